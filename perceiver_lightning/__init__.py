@@ -1,0 +1,1 @@
+"""perceiver_lightning: a research template for training Perceivers with PyTorch Lightning."""
