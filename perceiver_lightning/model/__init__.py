@@ -1,0 +1,10 @@
+"""The Perceiver core: pure torch, imports nothing else of the project.
+
+from perceiver_lightning.model import Perceiver
+model = Perceiver({"image": {"channels": 3, "resolution": [224, 224]}}, num_outputs=1000)
+logits = model({"image": {"content": images}})      # images (B, 224, 224, 3) -> (B, 1000)
+"""
+
+from .perceiver import Perceiver
+
+__all__ = ["Perceiver"]

@@ -1,0 +1,135 @@
+"""Attention: the dense meaning of a cross-attend and of a self-attend, and the layers built on it.
+
+Legend of shapes: B batch, H heads, N queries, M elements attended to, D latent width, C width of the input array,
+E width of one head.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .inputs import InputArray
+
+
+def attend(queries_BHNE: Tensor, keys_BHME: Tensor, values_BHME: Tensor, mask_BM: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(E)) v through the fused kernels: (B, H, N, E of the values).
+
+    Args:
+        mask_BM: bool, True where there is an element to attend to. A row of all False gives zeros.
+    """
+    width, value_width = queries_BHNE.shape[-1], values_BHME.shape[-1]
+    if queries_BHNE.device.type != "cpu":  # fused kernels refuse widths such as 261; zeros change no logit and no sum
+        queries_BHNE, keys_BHME, values_BHME = (
+            F.pad(x, (0, -x.shape[-1] % 8)) for x in (queries_BHNE, keys_BHME, values_BHME)
+        )
+    mask_B1NM = None
+    if mask_BM is not None:  # a row with nothing there attends to everything, and is set to zero afterwards
+        anything_B = mask_BM.any(-1)
+        mask_B1NM = (mask_BM | ~anything_B[:, None])[:, None, None].expand(-1, 1, queries_BHNE.shape[2], -1)
+    out = F.scaled_dot_product_attention(queries_BHNE, keys_BHME, values_BHME, mask_B1NM, scale=width**-0.5)
+    out = out[..., :value_width]
+    return out if mask_BM is None else out * anything_B[:, None, None, None]
+
+
+class Attention(nn.Module):
+    """Multi-head attention: projections to queries, keys and values, and back; biases everywhere.
+
+    Args:
+        query_width: of what asks, and of the result.
+        input_width: of what is attended to.
+        heads: number of heads; they divide both widths.
+        qk_width: of queries and keys over all heads.
+        v_width: of the values over all heads.
+    """
+
+    def __init__(self, query_width: int, input_width: int, heads: int, qk_width: int, v_width: int):
+        super().__init__()
+        for name, width in {"qk": qk_width, "v": v_width}.items():
+            if width % heads:
+                raise ValueError(
+                    f"{heads} heads do not divide the {name} width {width} of an attention: expected a divisor"
+                )
+        self.heads = heads
+        self.query = nn.Linear(query_width, qk_width)
+        self.key = nn.Linear(input_width, qk_width)
+        self.value = nn.Linear(input_width, v_width)
+        self.output = nn.Linear(v_width, query_width)
+
+    def forward(self, queries_BND: Tensor, inputs_BMC: Tensor, mask_BM: Tensor | None = None) -> Tensor:
+        """What the queries (B, N, D) find in the inputs (B, M, C): (B, N, D)."""
+        q, k, v = self.query(queries_BND), self.key(inputs_BMC), self.value(inputs_BMC)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return self.output(attend(q, k, v, mask_BM).transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Sequential):
+    """Two linear layers with a GELU between them; `widening` is the hidden width over the outer one."""
+
+    def __init__(self, width: int, widening: int):
+        super().__init__(nn.Linear(width, width * widening), nn.GELU(), nn.Linear(width * widening, width))
+
+
+class CrossAttend(nn.Module):
+    """Queries read the input array, then an MLP: pre-LayerNorm on both sides, residual around each half.
+
+    Args:
+        residual: whether the queries are added to what they found (Perceiver IO's decoders may leave that out).
+        The others are those of `Attention` and `MLP`; `qk_width` is the input's width when not given, and `v_width`
+        is `qk_width` (Perceiver, appendix: qk = v = 261 for ImageNet).
+    """
+
+    def __init__(
+        self,
+        query_width: int,
+        input_width: int,
+        heads: int = 1,
+        qk_width: int | None = None,
+        v_width: int | None = None,
+        widening: int = 1,
+        dropout: float = 0.0,
+        residual: bool = True,
+    ):
+        super().__init__()
+        qk_width = qk_width or input_width
+        self.norm_queries = nn.LayerNorm(query_width)
+        self.norm_inputs = nn.LayerNorm(input_width)
+        self.attention = Attention(query_width, input_width, heads, qk_width, v_width or qk_width)
+        self.norm_mlp = nn.LayerNorm(query_width)
+        self.mlp = MLP(query_width, widening)
+        self.dropout = nn.Dropout(dropout)
+        self.residual = residual
+
+    def forward(self, queries_BND: Tensor, inputs: InputArray) -> Tensor:
+        """The queries (B, N, D) after reading the input array: (B, N, D)."""
+        found = self.attention(self.norm_queries(queries_BND), self.norm_inputs(inputs.array), inputs.mask)
+        x = self.dropout(found) + queries_BND if self.residual else self.dropout(found)
+        return x + self.dropout(self.mlp(self.norm_mlp(x)))
+
+
+class SelfAttend(nn.Module):
+    """One layer of the latent transformer: self-attention and an MLP, each pre-LayerNorm with a residual.
+
+    Args: as those of `CrossAttend`, all on one width.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int = 8,
+        qk_width: int | None = None,
+        v_width: int | None = None,
+        widening: int = 1,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        qk_width = qk_width or width
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, width, heads, qk_width, v_width or qk_width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = MLP(width, widening)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, latents_BND: Tensor) -> Tensor:
+        """The latents (B, N, D) after reading each other: (B, N, D)."""
+        x = self.norm(latents_BND)
+        latents_BND = latents_BND + self.dropout(self.attention(x, x))
+        return latents_BND + self.dropout(self.mlp(self.norm_mlp(latents_BND)))
