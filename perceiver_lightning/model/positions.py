@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 
 def even_grid(size: int, device: torch.device | str | None = None) -> Tensor:
-    """The places (I,) of an axis that says nothing else: `size` of them, evenly over [-1, 1], ends included."""
-    return torch.linspace(-1, 1, size, device=device)
+    """The places (I,) of an axis that says nothing else: `size` of them, evenly over [-1, 1], ends included.
+
+    In float32 whatever the default dtype: in half precision neighbours would fall together.
+    """
+    return torch.linspace(-1, 1, size, device=device, dtype=torch.float32)
 
 
 def fourier_features(places: Tensor, highest: float, bands: int) -> Tensor:
@@ -46,8 +49,12 @@ class FourierPositions(nn.Module):
         self._even: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def axis(self, axis: int, places: Tensor) -> Tensor:
-        """Features (..., I, P) of places (..., I) along one axis."""
+        """Features (..., P) of places (...) along one axis."""
         return fourier_features(places, self.highest[axis], self.bands)
+
+    def elements(self, coordinates: Tensor) -> Tensor:
+        """Features (..., M, P) of coordinates (..., M, A), axis by axis."""
+        return torch.cat([self.axis(axis, places) for axis, places in enumerate(coordinates.unbind(-1))], -1)
 
     def even_axis(self, axis: int, size: int, device: torch.device) -> Tensor:
         """Features (I, P) of the even grid, reckoned once for each size and kept out of the checkpoint."""
@@ -70,8 +77,12 @@ class LearnedAxisPositions(nn.Module):
         self.width = len(resolution) * width
 
     def axis(self, axis: int, places: Tensor) -> Tensor:
-        """Features (..., I, P) of places (..., I) along one axis."""
+        """Features (..., P) of places (...) along one axis."""
         return self.tables[axis][nearest(places, len(self.tables[axis]))]
+
+    def elements(self, coordinates: Tensor) -> Tensor:
+        """Features (..., M, P) of coordinates (..., M, A), axis by axis."""
+        return torch.cat([self.axis(axis, places) for axis, places in enumerate(coordinates.unbind(-1))], -1)
 
     def even_axis(self, axis: int, size: int, device: torch.device) -> Tensor:
         """Features (I, P) of the even grid."""
@@ -92,14 +103,14 @@ class LearnedPositions(nn.Module):
 
     def grid(self, places: Sequence[Tensor]) -> Tensor:
         """Features (*grid, P) or (B, *grid, P) of a grid, from the places (I,) or (B, I) of each of its axes."""
-        index: Tensor | int = 0
+        index = torch.zeros((), dtype=torch.long, device=self.table.device)
         for axis, (along, size) in enumerate(zip(places, self.resolution, strict=True)):
             index = index * size + along_axis(nearest(along, size)[..., None], axis, len(places))[..., 0]
         return self.table[index]
 
     def elements(self, coordinates: Tensor) -> Tensor:
         """Features (..., M, P) of coordinates (..., M, A)."""
-        index: Tensor | int = 0
+        index = torch.zeros((), dtype=torch.long, device=self.table.device)
         for axis, size in enumerate(self.resolution):
             index = index * size + nearest(coordinates[..., axis], size)
         return self.table[index]
