@@ -134,7 +134,15 @@ class Inputs(nn.Module):
         if places is not None and (places.shape[-1] if free else len(places)) != axes:
             found = places.shape[-1] if free else len(places)
             raise ValueError(f"inputs[{name!r}] has positions of {found} axes: expected {axes}")
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != content.shape[:-1]):
+            raise ValueError(
+                f"inputs[{name!r}] has a mask of shape {tuple(mask.shape)} and {mask.dtype}: expected "
+                f"{tuple(content.shape[:-1])} and torch.bool"
+            )
         sizes, device = content.shape[1:-1], content.device
+        places_of = [places.shape[-2]] if isinstance(places, Tensor) else [along.shape[-1] for along in places or []]
+        if places is not None and places_of != list(sizes):
+            raise ValueError(f"inputs[{name!r}] has positions of {places_of} elements: expected {list(sizes)}")
         tables: Sequence[Tensor] = ()
         features = None
         if isinstance(places, Tensor):

@@ -116,6 +116,18 @@ class Perceiver(nn.Module):
 
         self.inputs = Inputs(modalities, positions, bands, highest_frequency, position_width)
         self.latents = nn.Parameter(torch.empty(num_latents, latent_width))
+        for kind, heads, qk_width, v_width, default in (
+            ("cross", cross_heads, cross_qk_width, cross_v_width, self.inputs.width),
+            ("self", self_heads, self_qk_width, self_v_width, latent_width),
+            ("decoder", decoder_heads, decoder_qk_width, decoder_v_width, latent_width),
+        ):
+            for name, width in {"qk": qk_width or default, "v": v_width or qk_width or default}.items():
+                if width % heads:
+                    otherwise = "the input array's width" if kind == "cross" else "latent_width"
+                    raise ValueError(
+                        f"{kind}_heads is {heads}: expected a divisor of {width}, which is {kind}_{name}_width or, "
+                        f"when not given, {otherwise}"
+                    )
 
         # Which of the sets of weights each cross-attend and each stack takes, in the order of the computation.
         blocks, crosses = len(cross_attends), sum(cross_attends)
@@ -174,6 +186,12 @@ class Perceiver(nn.Module):
         latents_BND = self.encode(inputs)
         if query_positions is None:
             return self.decoder(latents_BND)
+        if isinstance(self.decoder, MeanDecoder) or self.decoder.resolution is None:
+            raise ValueError("query_positions were given to a decoder without: expected None, or a query_resolution")
+        if query_positions.shape[-1] != len(self.decoder.resolution):
+            raise ValueError(
+                f"query_positions have {query_positions.shape[-1]} axes: expected {len(self.decoder.resolution)}"
+            )
         return self.decoder(latents_BND, query_positions)
 
 
@@ -223,8 +241,6 @@ class QueryDecoder(nn.Module):
         batch = latents_BND.shape[0]
         queries: Tensor
         if self.resolution is None:
-            if positions is not None:
-                raise ValueError("query positions were given to learned queries: expected a query_resolution")
             queries = self.queries
         else:
             places = positions
