@@ -1,0 +1,304 @@
+"""What a datamodule promises: the first thing to read before bringing data of your own.
+
+A Perceiver is built from four facts, and fed with batches of one form. Whatever keeps this contract trains with every
+config, task and model of this repository; nothing else is asked of a datamodule.
+
+Legend: B batch, A axes, I_a size of axis a, M elements (the product of the I_a), C channels, K classes.
+
+**Facts**, known as soon as the datamodule is made, without reading the data (plain numbers, lists and strings: they
+are kept in checkpoints):
+
+    modalities   {name: {"channels": C, "resolution": [one int per axis]}}     the resolution sets the Fourier bands
+    num_classes  K
+    class_names  K strings
+    multilabel   False: one class an example; True: any number of them
+
+**Batch**, a dict:
+
+    inputs   {modality: {
+        content     float (B, *grid, C) or (B, M, C), channels last; C may be 0 (bare points)
+        positions   absent                             the even grid, torch.linspace(-1, 1, I_a) along each axis
+                    a list of (I_a,) or (B, I_a)       one tensor per axis: a grid with places of its own
+                    (M, A) or (B, M, A)                any coordinates, with content (B, M, C)
+        mask        optional bool (B, *grid) or (B, M), True where an element is there
+    }}
+    labels   int64 (B,), or float (B, K) for several labels or soft ones (MixUp); not needed to predict
+    example  int64 (B,), optional: rows with the same number are parts of one example (crops, clips)
+    name     list of B strings, optional: for predictions and error messages
+
+Positions lie in [-1, 1]. A modality that one example lacks has a mask row of False; one that the whole batch lacks is
+left out of `inputs`. Where the first batch of a stage breaks the contract, `check_batch` says so in one sentence.
+
+**Your own data**: hand the facts to `super().__init__`, fill `train_set`, `val_set`, `test_set`, `predict_set` in
+`setup` with datasets of examples (a batch without the B), and name the class in a config.
+
+    class Waves(DataModule):
+        def __init__(self, batch_size: int = 16, num_workers: int = 0):
+            super().__init__(
+                modalities={"wave": {"channels": 1, "resolution": [50]}},
+                num_classes=2,
+                class_names=["slow", "fast"],
+                batch_size=batch_size,
+                num_workers=num_workers,
+            )
+
+        def setup(self, stage):
+            def wave(i):
+                length, label = 50 + i % 3, i % 2  # lengths may differ: `collate` pads and masks
+                content = torch.sin(torch.linspace(0, 5 + 20 * label, length))[:, None]
+                return {"inputs": {"wave": {"content": content}}, "labels": label, "name": f"wave {i}"}
+
+            self.train_set = [wave(i) for i in range(200)]
+            self.val_set = self.test_set = self.predict_set = [wave(i) for i in range(200, 240)]
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from lightning_fabric.utilities.seed import pl_worker_init_function
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.trainer.states import RunningStage
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from datamodules.collate import collate
+from perceiver_lightning.errors import InputError
+
+# The contract says [-1, 1]; the papers' own point clouds are stretched past it by 1 % in training.
+FARTHEST_POSITION = 1.1
+
+
+class DataModule(LightningDataModule):
+    """The facts, the loaders, and the check of the first batch: what every datamodule here shares.
+
+    A subclass fills `train_set`, `val_set`, `test_set` and `predict_set` in `setup(stage)`: map-style datasets (a list
+    will do) of examples as `datamodules.collate.collate` takes them.
+
+    Args:
+        modalities: name of each modality -> its number of channels and its resolution, one int per axis.
+        num_classes: number of classes.
+        class_names: their names; "0", "1", ... if not given.
+        multilabel: whether an example may have several classes (or none).
+        batch_size: examples in a batch, on each device.
+        num_workers: processes that read ahead. 0 reads in the training process, which is right for small examples
+            kept in memory; else about one per core.
+
+    Raises:
+        InputError: the facts are not of the form above.
+    """
+
+    def __init__(
+        self,
+        modalities: dict[str, dict[str, Any]],
+        num_classes: int,
+        class_names: list[str] | None = None,
+        multilabel: bool = False,
+        batch_size: int = 64,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        class_names = [str(k) for k in range(num_classes)] if class_names is None else class_names
+        check_facts(modalities, num_classes, class_names, multilabel)
+        _require(_is_int(batch_size, 1), "batch_size", "an integer of at least 1", batch_size)
+        _require(_is_int(num_workers, 0), "num_workers", "an integer of at least 0", num_workers)
+        self.modalities = modalities
+        self.num_classes = num_classes
+        self.class_names = class_names
+        self.multilabel = multilabel
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.train_set: Any = None
+        self.val_set: Any = None
+        self.test_set: Any = None
+        self.predict_set: Any = None
+        self._checked: set[RunningStage | None] = set()
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches of `train_set`."""
+        return self.loader("train", training=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches of `val_set`, in order."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """Batches of `test_set`, in order."""
+        return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """Batches of `predict_set`, in order."""
+        return self.loader("predict")
+
+    def loader(self, split: str, training: bool = False, sampler: Sampler | None = None) -> DataLoader:
+        """A DataLoader over `<split>_set`.
+
+        In training, the last, smaller batch is left out (unless it is the only one), and the examples are shuffled or
+        come from `sampler`.
+        """
+        dataset = getattr(self, f"{split}_set")
+        if dataset is None or len(dataset) == 0:
+            raise InputError(f"{type(self).__name__}: expected examples in the {split} split, found none")
+        world_size = self.trainer.world_size if self.trainer else 1
+        # Lightning warns of num_workers=0, which is what is meant here: see the docstring.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            shuffle=training and sampler is None,
+            sampler=sampler,
+            drop_last=training and len(dataset) // world_size > self.batch_size,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            # Other random numbers in each worker and on each device (torch, numpy, random), from the one global seed.
+            worker_init_fn=pl_worker_init_function,
+        )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Check the first batch of each stage. A subclass that changes batches here calls this afterwards."""
+        stage = self.trainer.state.stage if self.trainer else None
+        if stage not in self._checked:
+            needs_labels = stage not in (None, RunningStage.PREDICTING)
+            check_batch(batch, self.modalities, self.num_classes, self.multilabel, needs_labels)
+            self._checked.add(stage)
+        return batch
+
+
+def check_facts(modalities: Any, num_classes: Any, class_names: Any, multilabel: Any) -> None:
+    """Raise an InputError that names the fact which is not of the form in this module's docstring."""
+    _require(isinstance(modalities, dict) and len(modalities) > 0, "modalities", "a dict with an entry", modalities)
+    for name, facts in modalities.items():
+        where = f"modalities[{name!r}]"
+        form = '{"channels": int, "resolution": [int, ...]}'
+        _require(isinstance(name, str), where, "a string as name", type(name).__name__)
+        _require(isinstance(facts, dict) and set(facts) == {"channels", "resolution"}, where, form, facts)
+        channels, resolution = facts["channels"], facts["resolution"]
+        _require(_is_int(channels, 0), f"{where}['channels']", "an integer of at least 0", channels)
+        axes_are_ints = isinstance(resolution, list) and all(_is_int(size, 1) for size in resolution)
+        _require(
+            axes_are_ints and len(resolution) > 0,
+            f"{where}['resolution']",
+            "a list with an integer of at least 1 per axis",
+            resolution,
+        )
+    _require(_is_int(num_classes, 1), "num_classes", "an integer of at least 1", num_classes)
+    are_strings = isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)
+    _require(are_strings, "class_names", "a list of strings", class_names)
+    _require(len(class_names) == num_classes, "class_names", f"{num_classes} names (num_classes)", len(class_names))
+    _require(isinstance(multilabel, bool), "multilabel", "true or false", multilabel)
+
+
+def check_batch(
+    batch: Any,
+    modalities: dict[str, dict[str, Any]],
+    num_classes: int,
+    multilabel: bool = False,
+    needs_labels: bool = True,
+) -> None:
+    """Raise an InputError that names the part of a batch which breaks the contract in this module's docstring.
+
+    It reads every value, so it belongs on the first batch of a stage, not on each.
+    """
+    _require(isinstance(batch, dict), "batch", "a dict", type(batch).__name__)
+    keys = {"inputs", "labels", "example", "name"}
+    _require("inputs" in batch and set(batch) <= keys, "batch", f"inputs and of {sorted(keys)}", sorted(batch))
+    inputs = batch["inputs"]
+    known = f"one or more of the modalities {sorted(modalities)}"
+    _require(isinstance(inputs, dict), "batch['inputs']", "a dict", type(inputs).__name__)
+    _require(len(inputs) > 0 and set(inputs) <= set(modalities), "batch['inputs']", known, sorted(inputs))
+
+    sizes = set()
+    for name, part in inputs.items():
+        _check_part(f"batch['inputs'][{name!r}]", part, **modalities[name])
+        sizes.add(len(part["content"]))
+    _require(len(sizes) == 1, "batch['inputs']", "the same number of examples in every modality", sorted(sizes))
+    batch_size = sizes.pop()
+
+    labels = batch.get("labels")
+    if labels is not None:
+        _check_labels(labels, batch_size, num_classes, multilabel)
+    elif needs_labels:
+        raise InputError(f"batch['labels']: expected a label for each of {batch_size} examples, found none")
+    if "example" in batch:
+        _check_tensor("batch['example']", batch["example"], "int64", [(batch_size,)])
+    if "name" in batch:
+        names = batch["name"]
+        is_names = isinstance(names, list) and len(names) == batch_size and all(isinstance(n, str) for n in names)
+        _require(is_names, "batch['name']", f"a list of {batch_size} strings", names)
+
+
+def _check_part(where: str, part: Any, channels: int, resolution: list[int]) -> None:
+    """One modality's content, positions and mask."""
+    keys = {"content", "positions", "mask"}
+    _require(isinstance(part, dict), where, "a dict", type(part).__name__)
+    _require("content" in part and set(part) <= keys, where, f"content and of {sorted(keys)}", sorted(part))
+    content, positions, mask = part["content"], part.get("positions"), part.get("mask")
+    axes = len(resolution)
+    coordinates = isinstance(positions, Tensor)  # else a grid
+
+    _check_tensor(f"{where}['content']", content, "float")
+    grid = ["M"] if coordinates else [f"I_{axis}" for axis in range(axes)]
+    form = f"({', '.join(['B', *grid, str(channels)])}), channels last"
+    _require(
+        content.ndim == len(grid) + 2 and content.shape[-1] == channels and content.shape[0] > 0,
+        f"{where}['content']",
+        f"the shape {form}, as its {axes} axes{' and positions' if coordinates else ''} say",
+        tuple(content.shape),
+    )
+    batch_size, *sizes = content.shape[:-1]
+
+    if coordinates:
+        _check_positions(f"{where}['positions']", positions, [(*sizes, axes), (batch_size, *sizes, axes)])
+    elif positions is not None:
+        is_list = isinstance(positions, list | tuple) and len(positions) == axes
+        found = len(positions) if isinstance(positions, list | tuple) else type(positions).__name__
+        _require(is_list, f"{where}['positions']", f"a list of {axes} tensors, one per axis", found)
+        for axis, (table, size) in enumerate(zip(positions, sizes, strict=True)):
+            _check_positions(f"{where}['positions'][{axis}]", table, [(size,), (batch_size, size)])
+    if mask is not None:
+        _check_tensor(f"{where}['mask']", mask, "bool", [tuple(content.shape[:-1])])
+
+
+def _check_positions(where: str, positions: Any, shapes: list[tuple[int, ...]]) -> None:
+    _check_tensor(where, positions, "float", shapes)
+    farthest = positions.abs().max().item() if positions.numel() else 0.0
+    _require(farthest <= FARTHEST_POSITION, where, "values in [-1, 1]", f"one of size {farthest:g}")
+
+
+def _check_labels(labels: Any, batch_size: int, num_classes: int, multilabel: bool) -> None:
+    where = "batch['labels']"
+    if isinstance(labels, Tensor) and labels.ndim == 1 and not multilabel:
+        _check_tensor(where, labels, "int64", [(batch_size,)])
+        low, high = int(labels.min()), int(labels.max())
+        found = f"{low} to {high}"
+        _require(low >= 0 and high < num_classes, where, f"classes from 0 to {num_classes - 1} (num_classes)", found)
+        return
+    _check_tensor(where, labels, "float", [(batch_size, num_classes)])
+    low, high = labels.min().item(), labels.max().item()
+    _require(low >= 0 and high <= 1.001, where, "values in [0, 1]", f"{low:g} to {high:g}")
+    if not multilabel:
+        worst = (labels.float().sum(1) - 1).abs().max().item()
+        _require(worst < 1e-2, where, "rows that sum to 1 (multilabel is false)", f"a row that is off by {worst:g}")
+
+
+def _check_tensor(where: str, value: Any, kind: str, shapes: list[tuple[int, ...]] | None = None) -> None:
+    """A tensor of a kind ("float", "bool", "int64"), finite, of one of the shapes."""
+    _require(isinstance(value, Tensor), where, "a tensor", type(value).__name__)
+    is_kind = value.is_floating_point() if kind == "float" else str(value.dtype) == f"torch.{kind}"
+    _require(is_kind, where, f"a {kind} tensor", value.dtype)
+    if shapes is not None:
+        expected = " or ".join(map(str, dict.fromkeys(shapes)))
+        _require(tuple(value.shape) in shapes, where, f"the shape {expected}", tuple(value.shape))
+    if kind == "float":
+        _require(bool(torch.isfinite(value).all()), where, "finite values", "NaN or infinity")
+
+
+def _is_int(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _require(condition: bool, where: str, expected: str, found: Any) -> None:
+    if not condition:
+        raise InputError(f"{where}: expected {expected}, found {found}")

@@ -1,0 +1,99 @@
+"""Examples into a batch: stacked where sizes agree, else padded, masked, and each with the positions it has alone.
+
+Legend: B batch, A axes, I_a size of axis a, M elements, C channels, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceiver_lightning.errors import InputError
+
+
+def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make one batch of the contract in `datamodules.base` from examples: batches without the B.
+
+        inputs   {modality: {"content": (*grid, C) or (M, C),
+                             "positions": absent, a list of (I_a,) per axis, or (M, A),
+                             "mask": absent, or bool (*grid) or (M,)}}
+        labels   an int or a (K,) tensor           optional, as are the next two
+        example  an int
+        name     a string
+
+    Examples of different sizes are padded with zeros at the end of each axis and get a mask, and positions per axis
+    (B, I_a) that hold, for each example, exactly what it has alone (torch.linspace(-1, 1, its own size) if it brings
+    none). So a model that respects mask and positions gives a padded example the very output that it gives alone.
+    Where all sizes agree there is neither mask nor positions, unless the examples bring them. An example without a
+    modality that another one has gets a mask row of False.
+
+    Positions that are the same for all examples are cheaper added to the batch than to each example.
+
+    Raises:
+        InputError: the examples disagree on their keys, axes, channels, or form of positions.
+    """
+    keys = dict.fromkeys(key for example in examples for key in example)
+    for key in keys:
+        if not all(key in example for example in examples):
+            raise InputError(f"{key}: expected in every example of a batch, found only in some")
+    names = dict.fromkeys(name for example in examples for name in example["inputs"])
+    batch: dict[str, Any] = {
+        "inputs": {name: _collate_parts(name, [example["inputs"].get(name) for example in examples]) for name in names}
+    }
+    for key in [key for key in keys if key != "inputs"]:
+        values = [example[key] for example in examples]
+        if isinstance(values[0], str):
+            batch[key] = values
+        else:
+            batch[key] = torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(values)
+    return batch
+
+
+def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """The parts of one modality, None where an example lacks it."""
+    first = next(part for part in parts if part is not None)
+    *grid, channels = first["content"].shape
+    nothing: dict[str, Any] = {"content": first["content"].new_zeros(*[0 for _ in grid], channels)}
+    if isinstance(first.get("positions"), Tensor):
+        nothing["positions"] = first["positions"].new_zeros(0, first["positions"].shape[-1])
+    parts_B = [nothing if part is None else part for part in parts]
+
+    contents = [part["content"] for part in parts_B]
+    positions: list[Any] = [part.get("positions") for part in parts_B]
+    masks = [part.get("mask") for part in parts_B]
+    if len({(content.ndim, content.shape[-1]) for content in contents}) > 1:
+        shapes = sorted({tuple(content.shape) for content in contents})
+        raise InputError(f"inputs[{name!r}]: expected content with the same axes and channels, found {shapes}")
+    if len({isinstance(p, Tensor) for p in positions}) > 1:
+        raise InputError(f"inputs[{name!r}]: expected coordinates (M, A) for every example or for none, found both")
+
+    sizes = [tuple(content.shape[:-1]) for content in contents]
+    agree = len(set(sizes)) == 1
+    batch: dict[str, Any] = {"content": torch.stack(contents) if agree else _pad(contents, len(grid))}
+    if isinstance(positions[0], Tensor):
+        batch["positions"] = torch.stack(positions) if agree else _pad(positions, 1)
+    elif not agree or any(p is not None for p in positions):
+        tables = [_even_grid(size) if p is None else p for p, size in zip(positions, sizes, strict=True)]
+        batch["positions"] = [_pad(table_per_example, 1) for table_per_example in zip(*tables, strict=True)]
+    if not agree or any(mask is not None for mask in masks):
+        there = [
+            torch.ones(size, dtype=torch.bool) if mask is None else mask
+            for mask, size in zip(masks, sizes, strict=True)
+        ]
+        batch["mask"] = _pad(there, len(grid))
+    return batch
+
+
+def _even_grid(sizes: tuple[int, ...]) -> list[Tensor]:
+    return [torch.linspace(-1, 1, size) for size in sizes]
+
+
+def _pad(tensors: Sequence[Tensor], axes: int) -> Tensor:
+    """Stack tensors whose first `axes` axes differ in size, with zeros at the end of each."""
+    largest = [max(tensor.shape[axis] for tensor in tensors) for axis in range(axes)]
+    padded = tensors[0].new_zeros(len(tensors), *largest, *tensors[0].shape[axes:])
+    for row, tensor in enumerate(tensors):
+        own_place: tuple[int | slice, ...] = (row, *(slice(size) for size in tensor.shape[:axes]))
+        padded[own_place] = tensor
+    return padded
