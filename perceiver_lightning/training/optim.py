@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from timm.optim import Lamb
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -41,6 +40,8 @@ def make_optimizer(
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate)
     if name == "lamb":
+        from timm.optim import Lamb  # here, because timm takes seconds to import
+
         return Lamb(groups, lr=learning_rate, max_grad_norm=None, always_adapt=True)
     raise InputError(f"optimizer is {name!r}: expected adamw or lamb")
 
