@@ -102,7 +102,7 @@ class LearnedPositions(nn.Module):
         self.width = width
 
     def grid(self, places: Sequence[Tensor]) -> Tensor:
-        """Features (*grid, P) or (B, *grid, P) of a grid, from the places (I,) or (B, I) of each of its axes."""
+        """Features (1 or B, *grid, P) of a grid, from the places (I,) or (B, I) of each of its axes."""
         index = torch.zeros((), dtype=torch.long, device=self.table.device)
         for axis, (along, size) in enumerate(zip(places, self.resolution, strict=True)):
             index = index * size + along_axis(nearest(along, size)[..., None], axis, len(places))[..., 0]
