@@ -1,0 +1,308 @@
+"""The command line: a config names data and model, the data's facts build the model, and a run is kept in one folder.
+
+    python -m perceiver_lightning fit      --config FILE [--config FILE ...] [--key value ...]
+    python -m perceiver_lightning test     --ckpt_path FILE          (also validate)
+    python -m perceiver_lightning predict  --ckpt_path FILE --data.init_args.predict_dir FOLDER
+    python -m perceiver_lightning fit      --ckpt_path FILE          goes on with a training
+
+A run is a folder, `runs/<name>/version_k/`, with config.yaml (the whole configuration), metrics.csv and checkpoints/
+(best.ckpt and last.ckpt). A checkpoint holds the configuration too, so it needs nothing beside it; what is given on
+the command line, in configs or as flags, wins over what it remembers. Resuming goes on in the run's own folder,
+unless `--name` or `--runs_dir` asks for another; validate, test and predict write into it as well.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import pkgutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import rich
+import torch
+import yaml  # type: ignore[import-untyped]
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+import datamodules
+from perceiver_lightning import tasks
+from perceiver_lightning.errors import InputError
+from perceiver_lightning.parser import Parser, check_readable
+from perceiver_lightning.training.callbacks import Bar, BestAndLast, ConfigWins, EpochLines, Patience, PredictionWriter
+from perceiver_lightning.training.logging import RunLogger
+from perceiver_lightning.training.runs import (
+    how_to_resume,
+    next_commands,
+    read_checkpoint,
+    remove_without_checkpoint,
+    shown,
+)
+
+# Configs name the classes of these packages by their short names: a new file in them is found by itself.
+for package in (tasks, datamodules):
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+FACTS = ("modalities", "num_classes", "class_names", "multilabel")
+# What a checkpoint's configuration is taken over from; the first five also by validate, test and predict, which may
+# run on other hardware.
+REMEMBERED = ("name", "runs_dir", "seed_everything", "model", "data", "trainer", "checkpoint", "early_stopping")
+PROGRAM = "python -m perceiver_lightning"
+
+# Lightning's hints that say nothing to a person here, each with the reason.
+QUIET_WARNINGS = (
+    ".*does not have many workers.*",  # small data in memory is read fastest without workers; a config's choice
+    ".*The number of training batches .* is smaller than the logging interval.*",  # each epoch is logged anyway
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its folder
+    ".*callbacks used to create the checkpoint need to be provided.*",  # said when a flag changed the monitor
+    ".*resuming from a checkpoint that ended before the epoch ended.*",  # EpochLines show the step it goes on from
+    ".*It is recommended to use .*sync_dist=True.*",  # train/loss on the bar is the first process's
+    ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.14
+)
+
+
+def main(args: list[str] | None = None) -> "CLI":
+    """Run a command; the way in from a terminal, a test or a notebook.
+
+    Args:
+        args: the command line, such as `["fit", "--config", "configs/image/digits.yaml"]`; the process's own if None.
+
+    Returns:
+        the command line object, with `.model`, `.datamodule`, `.trainer` and `.config`.
+
+    Raises:
+        SystemExit: with status 2 after one sentence on stderr when the input is wrong, with 130 after Ctrl-C, with 0
+            after --help or --print_config. With `--debug` among the arguments, wrong input raises InputError.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    with warnings.catch_warnings():
+        if not debug:
+            for message in QUIET_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+        for name in ("pytorch_lightning", "lightning_fabric"):  # tips, devices, seeds: the run's first line says more
+            logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
+        try:
+            return CLI([arg for arg in args if arg != "--debug"])
+        except InputError as error:
+            if debug:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+class KeepConfig(SaveConfigCallback):
+    """The whole configuration, in config.yaml of the run and in each of its checkpoints."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Not yet: a checkpoint that does not fit must leave the run it is of as it is."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The model is made, a checkpoint has been read: write config.yaml, which trains the run from its start."""
+        folder, config = trainer.log_dir, self.config.clone()
+        if folder and trainer.is_global_zero:
+            if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().is_relative_to(Path(folder).resolve()):
+                config["ckpt_path"] = None
+            self.parser.save(config, os.path.join(folder, "config.yaml"), skip_none=False, overwrite=True)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """As YAML text, which a checkpoint may hold: it is read with weights_only."""
+        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+
+
+class CLI(LightningCLI):
+    """Lightning's command line with this project's defaults, run folders and memory.
+
+    Another subcommand `name` is an entry in `subcommands()` and a method `name` of the Trainer (a subclass of it).
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        self.memory: dict[str, Any] = {}  # what the checkpoint remembers: `read_checkpoint`
+        self.run = Path()  # the run's folder
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=KeepConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"log_every_n_steps": 10, "enable_model_summary": False},
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={"prog": PROGRAM, "allow_abbrev": False},
+            auto_configure_optimizers=False,
+            args=args,
+        )
+
+    # ---- what can be said
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's name, the callbacks with their defaults, and the facts that go from the data to the model."""
+        parser.add_argument("--name", default="perceiver", help="The run is kept in <runs_dir>/<name>/version_k.")
+        parser.add_argument("--runs_dir", default="runs", help="The folder of all runs.")
+        parser.add_lightning_class_args(BestAndLast, "checkpoint")
+        parser.add_lightning_class_args(Patience, "early_stopping")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/accuracy",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.save_on_exception": True,
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,
+                "early_stopping.monitor": "val/accuracy",
+                "early_stopping.mode": "max",
+                "early_stopping.patience": 10,
+            }
+        )
+        for fact in FACTS:
+            parser.link_arguments(f"data.{fact}", f"model.init_args.{fact}", apply_on="instantiate")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument("--output", default=None, help="CSV file; predictions.csv of the run if not given.")
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; a checkpoint's configuration comes first, as if it were the first --config."""
+        assert isinstance(args, list)
+        early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        early.add_argument("--ckpt_path", nargs="?")
+        early.add_argument("-c", "--config", nargs="?", action="append", default=[])
+        known, _ = early.parse_known_args(args)
+        for config in filter(None, known.config):
+            check_readable(config)
+        at = next((i for i, arg in enumerate(args) if arg in self.subcommands()), None)
+        if known.ckpt_path and at is not None:
+            self.memory = read_checkpoint(known.ckpt_path)
+            keys = REMEMBERED if args[at] == "fit" else REMEMBERED[:5]
+            remembered = {key: value for key, value in self.memory["config"].items() if key in keys}
+            args = [*args[: at + 1], "--config", yaml.safe_dump(remembered), *args[at + 1 :]]
+        Parser.keys = {action.dest for sub in self._subcommand_parsers.values() for action in sub._actions}
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Not Lightning's own memory of a checkpoint: there the checkpoint wins over flags."""
+
+    # ---- what is made of it
+
+    def before_instantiate_classes(self) -> None:
+        """Find the run's folder, which is the checkpoint's own if it has one and no other is asked for."""
+        config = self.config[self.subcommand]
+        ckpt_path = config.get("ckpt_path")
+        if ckpt_path is None and self.subcommand in ("validate", "test", "predict"):
+            raise InputError(f"{self.subcommand}: expected --ckpt_path FILE, the checkpoint of a run, found none")
+        if ckpt_path is not None and not self.memory:  # named in a config, not as a flag
+            self.memory = read_checkpoint(ckpt_path)
+        if self.subcommand == "fit" and not self.memory.get("resumable", True):
+            raise InputError(
+                f"--ckpt_path: expected the optimiser's state to go on with, found only weights in {ckpt_path}"
+            )
+        remembered = self.memory.get("config", {})
+        if self.subcommand == "fit" and any(config[key] != remembered.get(key) for key in ("name", "runs_dir")):
+            self.memory["run"] = None
+        for key in ("logger", "callbacks"):  # `logger+` in a config appends once more to what the checkpoint remembers
+            items = config.trainer[key]
+            if isinstance(items, list):
+                config.trainer[key] = [item for i, item in enumerate(items) if item not in items[:i]]
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")  # TensorFloat-32: several times faster, close enough to train
+
+    def instantiate_classes(self) -> None:
+        """Make data, model and trainer."""
+        try:
+            super().instantiate_classes()
+        except MisconfigurationException as error:  # Lightning's word for what a config asks for and cannot have
+            raise InputError(" ".join(str(error).split())) from error
+        except ValueError as error:
+            # jsonargparse tries each type that an argument may have, and wraps what the classes themselves raise.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise  # a bug keeps its traceback
+            raise cause from None
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """The Trainer, with the run's metrics.csv as its first logger, whose folder is the run's."""
+        asked = self.config[self.subcommand]
+        fit = self.subcommand == "fit"
+        own = self.memory.get("run")
+        run_logger = RunLogger(asked.runs_dir, asked.name, own, self.memory.get("step") if fit else None)
+        self.run = Path(run_logger.log_dir)
+        loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
+        config["logger"] = [run_logger, *(logger for logger in loggers if isinstance(logger, Logger))]
+
+        if not fit:
+            callbacks = []
+        elif config["enable_checkpointing"] is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, BestAndLast)]
+        if fit:
+            callbacks = [*callbacks, LearningRateMonitor(), ConfigWins(), EpochLines()]
+        if self.subcommand == "predict":
+            self.output = Path(asked.output or self.run / "predictions.csv")
+            data: Any = self.datamodule
+            callbacks = [*callbacks, PredictionWriter(self.output, data.class_names, data.multilabel)]
+        given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
+        if not any(isinstance(callback, ProgressBar) for callback in given):
+            screen = rich.get_console()
+            if config["enable_progress_bar"] is not False and (screen.is_terminal or screen.is_jupyter):
+                callbacks = [*callbacks, Bar()]
+            else:
+                config["enable_progress_bar"] = False
+        return super()._instantiate_trainer(config, callbacks)
+
+    # ---- what is done with it
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it, say where the results are, and leave nothing half-written."""
+        speaks = self.trainer.is_global_zero and not self.config[subcommand].trainer.fast_dev_run
+        is_new = not self.run.exists()
+        if "loops" in self.memory and subcommand != "fit":
+            # Results are logged at the checkpoint's own step, as those of the validation there were.
+            self.trainer.fit_loop.load_state_dict(self.memory["loops"])
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
+        if speaks:
+            print(self.opening(), flush=True)
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            if speaks and is_new and (interrupted or isinstance(error, InputError)):
+                remove_without_checkpoint(self.run)
+            if speaks and subcommand == "fit" and interrupted:
+                print(how_to_resume(self.trainer, self.run), flush=True)
+            if isinstance(error, SystemExit) and error.code == 1:  # Lightning's, after Ctrl-C
+                sys.exit(130)
+            raise
+        if speaks:
+            print(self.closing(), flush=True)
+
+    def opening(self) -> str:
+        """One line on what begins."""
+        data: Any = self.datamodule
+        sizes = {name: [*of["resolution"], of["channels"]] for name, of in data.modalities.items()}
+        inputs = ", ".join(f"{name} {' x '.join(map(str, size))}" for name, size in sizes.items())
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        step = self.memory.get("step") if self.subcommand == "fit" else None
+        return (
+            f"{shown(self.run)}{'' if step is None else f', from step {step}'}: "
+            f"{type(self.model).__name__} with {parameters:,} parameters on {type(data).__name__} "
+            f"({inputs}; {data.num_classes} classes), {self.trainer.num_devices} x {self.trainer.accelerator.name()}"
+        )
+
+    def closing(self) -> str:
+        """Where the results are, and the commands that come next."""
+        if self.subcommand == "fit":
+            return next_commands(self.trainer, self.run)
+        return f"results  {shown(self.output if self.subcommand == 'predict' else self.run / 'metrics.csv')}"

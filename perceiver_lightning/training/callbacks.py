@@ -1,0 +1,194 @@
+"""What happens around a training: what is kept, what is shown, what is written."""
+
+import csv
+import os
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import BasePredictionWriter, EarlyStopping, ModelCheckpoint, RichProgressBar
+from torch.optim.lr_scheduler import LambdaLR
+
+from perceiver_lightning.errors import InputError
+
+
+class BestAndLast(ModelCheckpoint):
+    """`best.ckpt` by a metric of the validation, and `last.ckpt`, the newest state, also of a training cut short.
+
+    Three things that Lightning's own does otherwise: a training that is cut short writes last.ckpt and leaves
+    best.ckpt alone; a run goes on with its best value wherever its folder has been moved to, and a new run that
+    starts from another's checkpoint begins its own; a metric that nobody logs is found before training.
+    """
+
+    _trains = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From now on there is something to lose."""
+        super().on_train_start(trainer, pl_module)
+        self._trains = True
+        self._last_global_step_saved = trainer.global_step
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep the newest state, unless there was no step."""
+        if self._trains and self._should_save_on_exception(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, if the metric is there: Lightning's short validation before training finds that out in time."""
+        check_monitor("checkpoint.monitor", self.monitor, trainer)
+        super().on_validation_end(trainer, pl_module)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best so far where its file is beside the new ones."""
+        if self.dirpath is None or not os.path.isfile(self._here(state_dict["best_model_path"])):
+            return
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        state_dict = state_dict | {key: self._here(state_dict[key]) for key in paths}
+        state_dict["best_k_models"] = {self._here(path): best for path, best in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | {"dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        """The file of that name in this run; "", no file, stays ""."""
+        return path and os.path.join(str(self.dirpath), os.path.basename(path))
+
+
+class Patience(EarlyStopping):
+    """Early stopping that keeps its own patience on resume, not the checkpoint's."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best value and how long it has stood."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop if it is time, and if the metric is there."""
+        if self.strict:
+            check_monitor("early_stopping.monitor", self.monitor, trainer)
+        super().on_validation_end(trainer, pl_module)
+
+
+def check_monitor(key: str, metric: str | None, trainer: Trainer) -> None:
+    """Raise an InputError when the metric of that config key is not among the logged ones."""
+    logged = [name for name in trainer.callback_metrics if name.startswith("val/")]
+    if metric is not None and metric not in trainer.callback_metrics and not metric.startswith("train/"):
+        raise InputError(f"{key}: expected one of {', '.join(sorted(logged))}, found {metric}")
+
+
+class ConfigWins(Callback):
+    """After a resume the optimisers have the settings of the config, not the checkpoint's.
+
+    Restoring an optimiser and its schedule brings back the learning rate and weight decay they were saved with, so
+    that a new value on the command line would be silently lost. The momenta and the place on the schedule stay.
+    Schedules are LambdaLR (`training/optim.py`): a factor, a function of the step, times the learning rate.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The optimisers are made from the config; the checkpoint's state is not yet in them."""
+        self.groups = [
+            [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+            for optimizer in trainer.optimizers
+        ]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The checkpoint's state is in them."""
+        for optimizer, groups in zip(trainer.optimizers, self.groups, strict=True):
+            for group, configured in zip(optimizer.param_groups, groups, strict=True):
+                group.update(configured)
+        for config in trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if isinstance(schedule, LambdaLR):
+                groups = schedule.optimizer.param_groups
+                schedule.base_lrs = [group["initial_lr"] for group in groups]
+                for group, factor in zip(groups, schedule.lr_lambdas, strict=True):
+                    group["lr"] = group["initial_lr"] * factor(schedule.last_epoch)
+                schedule._last_lr = [group["lr"] for group in groups]
+
+
+def headline(trainer: Trainer) -> dict[str, float]:
+    """The losses and the metric that decides what is best, as far as they are known."""
+    monitor = getattr(trainer.checkpoint_callback, "monitor", None)
+    names = dict.fromkeys(["train/loss", "val/loss", monitor or "val/accuracy"])
+    return {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
+
+
+class EpochLines(Callback):
+    """One line per validation: reads well in a terminal, above the bar, and in a file."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.start = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._print(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line where nothing validates."""
+        if not trainer.enable_validation:
+            self._print(trainer)
+
+    def _print(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            last = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
+            epoch = f"{trainer.current_epoch + 1:>{len(str(last or ''))}}" + (f"/{last}" if last else "")
+            clock = timedelta(seconds=round(time.monotonic() - self.start))
+            metrics = "  ".join(f"{name} {value:.4f}" for name, value in headline(trainer).items())
+            print(f"epoch {epoch}  step {trainer.global_step}  {clock}  {metrics}", flush=True)
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar with the losses and the deciding metric on it."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What stands beside the bar."""
+        return dict(headline(trainer))
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes predictions as rows of file, class, probability.
+
+    A file has one row, its most probable class; with several labels per file it has a row for every class.
+
+    Args:
+        output: the CSV file; it appears when it is complete.
+        class_names: the classes, in the order of the probabilities.
+        multilabel: whether a file may have several classes.
+    """
+
+    def __init__(self, output: Path, class_names: Sequence[str], multilabel: bool) -> None:
+        super().__init__(write_interval="epoch")
+        self.output = output
+        self.class_names = class_names
+        self.multilabel = multilabel
+
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    ) -> None:
+        """Write what all processes predicted."""
+        rows = [row for batch in predictions for row in self.rows(**batch)]
+        if trainer.world_size > 1:
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, rows)
+            rows = sorted((row for part in gathered for row in part), key=lambda row: row[0])
+        if trainer.is_global_zero:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.output.with_name(f"{self.output.name}.new")
+            with open(temporary, "w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["file", "class", "probability"])
+                writer.writerows(rows)
+            os.replace(temporary, self.output)
+
+    def rows(self, name: Sequence[str], probabilities: torch.Tensor) -> list[tuple[str, str, str]]:
+        """The rows of a batch: names of E examples and probabilities (E, K)."""
+        rows = []
+        for file, values in zip(name, probabilities.float().cpu(), strict=True):
+            classes = range(len(values)) if self.multilabel else [int(values.argmax())]
+            rows += [(file, self.class_names[k], f"{values[k]:.6f}") for k in classes]
+        return rows

@@ -1,0 +1,66 @@
+"""What a run writes down while it trains."""
+
+import csv
+import os
+from pathlib import Path
+
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.utilities import rank_zero_only
+
+
+class RunLogger(CSVLogger):
+    """`metrics.csv` of a run, which goes on where the run goes on.
+
+    Lightning's own empties the file of a folder that exists. This one keeps its rows, so that a resumed training and
+    a later test stand in the same file. Rows of steps that a resumed training takes again are dropped with the first
+    new row, not before: a start that fails changes nothing.
+
+    Args:
+        run: the run's folder. If None, a new one: `save_dir/name/version_k`.
+        last_step: the number of steps taken, for a training that goes on from there: rows of later ones (they are
+            numbered from 0) are dropped. None drops none.
+    """
+
+    def __init__(self, save_dir: str, name: str, run: Path | None = None, last_step: int | None = None) -> None:
+        if run is not None:
+            save_dir, name = str(run.parent), ""
+        super().__init__(save_dir, name=name, version=run.name if run else None)
+        self.last_step = last_step
+
+    @property
+    def experiment(self) -> ExperimentWriter:
+        """The writer of the file; on the first process only."""
+        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
+            self._experiment = _Writer(self.log_dir, self.last_step)
+        return super().experiment
+
+    def log_hyperparams(self, params: object = None) -> None:
+        """Nothing: config.yaml has them."""
+
+
+class _Writer(ExperimentWriter):
+    def __init__(self, log_dir: str, last_step: int | None) -> None:
+        self.last_step = last_step
+        super().__init__(log_dir)
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+    def _check_log_dir_exists(self) -> None:
+        """Keep what is there."""
+
+    def save(self) -> None:
+        """Append the new rows."""
+        if self.metrics and self.last_step is not None and os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) < self.last_step]
+            temporary = f"{self.metrics_file_path}.new"
+            with open(temporary, "w", newline="") as file:
+                writer = csv.DictWriter(file, self.metrics_keys)
+                writer.writeheader()
+                writer.writerows(rows)
+            os.replace(temporary, self.metrics_file_path)
+        if self.metrics:
+            self.last_step = None
+        super().save()

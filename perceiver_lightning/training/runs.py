@@ -1,0 +1,97 @@
+"""A run's folder: what its checkpoints remember, and what a person is told about it."""
+
+import os
+import pickle
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from pytorch_lightning import Trainer
+
+from perceiver_lightning.errors import InputError
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """What a checkpoint remembers, without its tensors.
+
+    Returns:
+        config: the configuration of the training, as config.yaml has it; {} if it was not written by this program.
+        step: the number of optimiser steps taken.
+        loops: how far the training came, for `fit_loop.load_state_dict`.
+        resumable: whether it has the optimiser's state.
+        run: the run's folder, if the checkpoint lies in one.
+
+    Raises:
+        InputError: there is no such file, or it is no checkpoint of Lightning's.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"--ckpt_path: expected a checkpoint, found no file {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise InputError(f"--ckpt_path: expected a checkpoint, found another or a broken file in {path}") from error
+    if (
+        not isinstance(checkpoint, dict)
+        or not {"state_dict", "loops", "pytorch-lightning_version"} <= checkpoint.keys()
+    ):
+        raise InputError(f"--ckpt_path: expected a checkpoint of Lightning's, found other contents in {path}")
+    folder = Path(os.path.abspath(path)).parent
+    return {
+        "config": yaml.safe_load(checkpoint.get("config", "{}")),
+        "step": checkpoint["global_step"],
+        "loops": checkpoint["loops"]["fit_loop"],
+        "resumable": "optimizer_states" in checkpoint,
+        "run": folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None,
+    }
+
+
+def remove_without_checkpoint(run: Path) -> None:
+    """Remove the folder of a run that came to nothing, and the folders above that were made for it."""
+    if run.is_dir() and not any(run.rglob("*.ckpt")):
+        shutil.rmtree(run)
+        for folder in run.parents[:2]:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative where it lies below the working folder; quoted where it must be."""
+    absolute = Path(os.path.abspath(path))
+    return shlex.quote(str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute))
+
+
+def command(module: str, arguments: str) -> str:
+    """The command that runs a module of this project, as this process was run: through uv or not."""
+    return f"{'uv run ' if 'UV' in os.environ else ''}python -m {module} {arguments}"
+
+
+def next_commands(trainer: Trainer, run: Path) -> str:
+    """After a training: where it is kept, how it ended, and the commands to test, plot and compare it."""
+    best: Any = trainer.checkpoint_callback
+    early: Any = trainer.early_stopping_callback
+    lines = [f"run      {shown(run)}"]
+    if best is not None and best.best_model_score is not None:
+        lines[0] += f", best {best.monitor} {float(best.best_model_score):.4f}"
+    if early is not None and early.stopped_epoch:
+        lines[0] += f", stopped early: no better {early.monitor} in {early.patience} validations"
+    if best is not None and best.best_model_path:
+        lines.append(
+            "test     " + command("perceiver_lightning", f"test --ckpt_path {shown(Path(best.best_model_path))}")
+        )
+    lines.append("plot     " + command("perceiver_lightning.analysis.runs", shown(run)))
+    lines.append("compare  " + command("perceiver_lightning.analysis.runs", f"{shown(run.parent)}/version_*"))
+    return "\n".join(lines)
+
+
+def how_to_resume(trainer: Trainer, run: Path) -> str:
+    """After a training that was cut short: where its newest state is."""
+    last = run / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return "interrupted before the first step: there is nothing to keep"
+    return (
+        f"interrupted at step {trainer.global_step}, the newest state is kept\n"
+        f"resume   {command('perceiver_lightning', f'fit --ckpt_path {shown(last)}')}"
+    )
