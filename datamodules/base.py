@@ -100,8 +100,8 @@ class DataModule(LightningDataModule):
         super().__init__()
         class_names = [str(k) for k in range(num_classes)] if class_names is None else class_names
         check_facts(modalities, num_classes, class_names, multilabel)
-        _require(_is_int(batch_size, 1), "batch_size", "an integer of at least 1", batch_size)
-        _require(_is_int(num_workers, 0), "num_workers", "an integer of at least 0", num_workers)
+        require(_is_int(batch_size, 1), "batch_size", "an integer of at least 1", batch_size)
+        require(_is_int(num_workers, 0), "num_workers", "an integer of at least 0", num_workers)
         self.modalities = modalities
         self.num_classes = num_classes
         self.class_names = class_names
@@ -168,26 +168,26 @@ class DataModule(LightningDataModule):
 
 def check_facts(modalities: Any, num_classes: Any, class_names: Any, multilabel: Any) -> None:
     """Raise an InputError that names the fact which is not of the form in this module's docstring."""
-    _require(isinstance(modalities, dict) and len(modalities) > 0, "modalities", "a dict with an entry", modalities)
+    require(isinstance(modalities, dict) and len(modalities) > 0, "modalities", "a dict with an entry", modalities)
     for name, facts in modalities.items():
         where = f"modalities[{name!r}]"
         form = '{"channels": int, "resolution": [int, ...]}'
-        _require(isinstance(name, str), where, "a string as name", type(name).__name__)
-        _require(isinstance(facts, dict) and set(facts) == {"channels", "resolution"}, where, form, facts)
+        require(isinstance(name, str), where, "a string as name", type(name).__name__)
+        require(isinstance(facts, dict) and set(facts) == {"channels", "resolution"}, where, form, facts)
         channels, resolution = facts["channels"], facts["resolution"]
-        _require(_is_int(channels, 0), f"{where}['channels']", "an integer of at least 0", channels)
+        require(_is_int(channels, 0), f"{where}['channels']", "an integer of at least 0", channels)
         axes_are_ints = isinstance(resolution, list) and all(_is_int(size, 1) for size in resolution)
-        _require(
+        require(
             axes_are_ints and len(resolution) > 0,
             f"{where}['resolution']",
             "a list with an integer of at least 1 per axis",
             resolution,
         )
-    _require(_is_int(num_classes, 1), "num_classes", "an integer of at least 1", num_classes)
+    require(_is_int(num_classes, 1), "num_classes", "an integer of at least 1", num_classes)
     are_strings = isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)
-    _require(are_strings, "class_names", "a list of strings", class_names)
-    _require(len(class_names) == num_classes, "class_names", f"{num_classes} names (num_classes)", len(class_names))
-    _require(isinstance(multilabel, bool), "multilabel", "true or false", multilabel)
+    require(are_strings, "class_names", "a list of strings", class_names)
+    require(len(class_names) == num_classes, "class_names", f"{num_classes} names (num_classes)", len(class_names))
+    require(isinstance(multilabel, bool), "multilabel", "true or false", multilabel)
 
 
 def check_batch(
@@ -201,19 +201,19 @@ def check_batch(
 
     It reads every value, so it belongs on the first batch of a stage, not on each.
     """
-    _require(isinstance(batch, dict), "batch", "a dict", type(batch).__name__)
+    require(isinstance(batch, dict), "batch", "a dict", type(batch).__name__)
     keys = {"inputs", "labels", "example", "name"}
-    _require("inputs" in batch and set(batch) <= keys, "batch", f"inputs and of {sorted(keys)}", sorted(batch))
+    require("inputs" in batch and set(batch) <= keys, "batch", f"inputs and of {sorted(keys)}", sorted(batch))
     inputs = batch["inputs"]
     known = f"one or more of the modalities {sorted(modalities)}"
-    _require(isinstance(inputs, dict), "batch['inputs']", "a dict", type(inputs).__name__)
-    _require(len(inputs) > 0 and set(inputs) <= set(modalities), "batch['inputs']", known, sorted(inputs))
+    require(isinstance(inputs, dict), "batch['inputs']", "a dict", type(inputs).__name__)
+    require(len(inputs) > 0 and set(inputs) <= set(modalities), "batch['inputs']", known, sorted(inputs))
 
     sizes = set()
     for name, part in inputs.items():
         _check_part(f"batch['inputs'][{name!r}]", part, **modalities[name])
         sizes.add(len(part["content"]))
-    _require(len(sizes) == 1, "batch['inputs']", "the same number of examples in every modality", sorted(sizes))
+    require(len(sizes) == 1, "batch['inputs']", "the same number of examples in every modality", sorted(sizes))
     batch_size = sizes.pop()
 
     labels = batch.get("labels")
@@ -226,14 +226,14 @@ def check_batch(
     if "name" in batch:
         names = batch["name"]
         is_names = isinstance(names, list) and len(names) == batch_size and all(isinstance(n, str) for n in names)
-        _require(is_names, "batch['name']", f"a list of {batch_size} strings", names)
+        require(is_names, "batch['name']", f"a list of {batch_size} strings", names)
 
 
 def _check_part(where: str, part: Any, channels: int, resolution: list[int]) -> None:
     """One modality's content, positions and mask."""
     keys = {"content", "positions", "mask"}
-    _require(isinstance(part, dict), where, "a dict", type(part).__name__)
-    _require("content" in part and set(part) <= keys, where, f"content and of {sorted(keys)}", sorted(part))
+    require(isinstance(part, dict), where, "a dict", type(part).__name__)
+    require("content" in part and set(part) <= keys, where, f"content and of {sorted(keys)}", sorted(part))
     content, positions, mask = part["content"], part.get("positions"), part.get("mask")
     axes = len(resolution)
     coordinates = isinstance(positions, Tensor)  # else a grid
@@ -241,7 +241,7 @@ def _check_part(where: str, part: Any, channels: int, resolution: list[int]) -> 
     _check_tensor(f"{where}['content']", content, "float")
     grid = ["M"] if coordinates else [f"I_{axis}" for axis in range(axes)]
     form = f"({', '.join(['B', *grid, str(channels)])}), channels last"
-    _require(
+    require(
         content.ndim == len(grid) + 2 and content.shape[-1] == channels and content.shape[0] > 0,
         f"{where}['content']",
         f"the shape {form}, as its {axes} axes{' and positions' if coordinates else ''} say",
@@ -254,7 +254,7 @@ def _check_part(where: str, part: Any, channels: int, resolution: list[int]) -> 
     elif positions is not None:
         is_list = isinstance(positions, list | tuple) and len(positions) == axes
         found = len(positions) if isinstance(positions, list | tuple) else type(positions).__name__
-        _require(is_list, f"{where}['positions']", f"a list of {axes} tensors, one per axis", found)
+        require(is_list, f"{where}['positions']", f"a list of {axes} tensors, one per axis", found)
         for axis, (table, size) in enumerate(zip(positions, sizes, strict=True)):
             _check_positions(f"{where}['positions'][{axis}]", table, [(size,), (batch_size, size)])
     if mask is not None:
@@ -264,7 +264,7 @@ def _check_part(where: str, part: Any, channels: int, resolution: list[int]) -> 
 def _check_positions(where: str, positions: Any, shapes: list[tuple[int, ...]]) -> None:
     _check_tensor(where, positions, "float", shapes)
     farthest = positions.abs().max().item() if positions.numel() else 0.0
-    _require(farthest <= FARTHEST_POSITION, where, "values in [-1, 1]", f"one of size {farthest:g}")
+    require(farthest <= FARTHEST_POSITION, where, "values in [-1, 1]", f"one of size {farthest:g}")
 
 
 def _check_labels(labels: Any, batch_size: int, num_classes: int, multilabel: bool) -> None:
@@ -273,32 +273,33 @@ def _check_labels(labels: Any, batch_size: int, num_classes: int, multilabel: bo
         _check_tensor(where, labels, "int64", [(batch_size,)])
         low, high = int(labels.min()), int(labels.max())
         found = f"{low} to {high}"
-        _require(low >= 0 and high < num_classes, where, f"classes from 0 to {num_classes - 1} (num_classes)", found)
+        require(low >= 0 and high < num_classes, where, f"classes from 0 to {num_classes - 1} (num_classes)", found)
         return
     _check_tensor(where, labels, "float", [(batch_size, num_classes)])
     low, high = labels.min().item(), labels.max().item()
-    _require(low >= 0 and high <= 1.001, where, "values in [0, 1]", f"{low:g} to {high:g}")
+    require(low >= 0 and high <= 1.001, where, "values in [0, 1]", f"{low:g} to {high:g}")
     if not multilabel:
         worst = (labels.float().sum(1) - 1).abs().max().item()
-        _require(worst < 1e-2, where, "rows that sum to 1 (multilabel is false)", f"a row that is off by {worst:g}")
+        require(worst < 1e-2, where, "rows that sum to 1 (multilabel is false)", f"a row that is off by {worst:g}")
 
 
 def _check_tensor(where: str, value: Any, kind: str, shapes: list[tuple[int, ...]] | None = None) -> None:
     """A tensor of a kind ("float", "bool", "int64"), finite, of one of the shapes."""
-    _require(isinstance(value, Tensor), where, "a tensor", type(value).__name__)
+    require(isinstance(value, Tensor), where, "a tensor", type(value).__name__)
     is_kind = value.is_floating_point() if kind == "float" else str(value.dtype) == f"torch.{kind}"
-    _require(is_kind, where, f"a {kind} tensor", value.dtype)
+    require(is_kind, where, f"a {kind} tensor", value.dtype)
     if shapes is not None:
         expected = " or ".join(map(str, dict.fromkeys(shapes)))
-        _require(tuple(value.shape) in shapes, where, f"the shape {expected}", tuple(value.shape))
+        require(tuple(value.shape) in shapes, where, f"the shape {expected}", tuple(value.shape))
     if kind == "float":
-        _require(bool(torch.isfinite(value).all()), where, "finite values", "NaN or infinity")
+        require(bool(torch.isfinite(value).all()), where, "finite values", "NaN or infinity")
 
 
 def _is_int(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _require(condition: bool, where: str, expected: str, found: Any) -> None:
+def require(condition: bool, where: str, expected: str, found: Any) -> None:
+    """Raise an InputError in the one form that all have here, unless `condition` holds."""
     if not condition:
         raise InputError(f"{where}: expected {expected}, found {found}")

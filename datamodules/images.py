@@ -1,0 +1,173 @@
+"""Images to train on: scikit-learn's digits, torchvision's sets by name, folders of your own."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from datamodules import torchvision_sets
+from datamodules.image_base import Images
+from datamodules.image_sets import Split, class_folders, cut, labelled_folder
+from perceiver_lightning.errors import InputError
+
+
+class Digits(Images):
+    """scikit-learn's handwritten digits: 1,797 real scans of 8x8 grey pixels, inside the package, so no download.
+
+    A fifth, drawn once and for all with the same share of each class, is the test split.
+
+    Args:
+        size: as all images have; 8 is their own.
+        channels: 1 for grey, 3 for colour.
+        options: as all images have them.
+    """
+
+    def __init__(self, size: int | list[int] | None = 8, channels: int = 1, **options: Any) -> None:
+        super().__init__(
+            num_classes=10, class_names=[str(k) for k in range(10)], size=size, channels=channels, **options
+        )
+
+    def find_train(self) -> tuple[Split, None]:
+        """Four fifths of the digits."""
+        return self._train_and_test()[0], None
+
+    def find_test(self) -> Split:
+        """The other fifth."""
+        return self._train_and_test()[1]
+
+    def _train_and_test(self) -> tuple[Split, Split]:
+        digits = load_digits()
+        scans = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 0 to 16 in the package
+        names = [f"digit {row}" for row in range(len(scans))]
+        return cut(Split(list(scans), names, digits.target.tolist(), Image.fromarray, "digits"), 0.2, 0, "test")
+
+
+class TorchvisionImages(Images):
+    """Any classification set of torchvision by its class name: MNIST, CIFAR10, SVHN, EuroSAT, Flowers102, ImageNet ...
+
+    torchvision's own splits are kept; where it has no validation split, one is cut from train, and where it has no
+    splits at all (EuroSAT), test is cut off first, by the same seed. Where the labels of the test images are not
+    public (ImageNet), its validation split is the test split here, and never used for choices.
+
+    Args:
+        dataset: the name of the class in torchvision.datasets.
+        root: the folder of the files.
+        download: fetch files that are missing; otherwise nothing is ever fetched.
+        num_classes: number of classes; only needed for a set that `datamodules/torchvision_sets.py` does not list.
+        class_names: names of the classes; numbers if not given and not known.
+        size: as all images have; null is the set's own size if its images have but one.
+        channels: 3 for colour, 1 for grey; null for the set's own.
+        test_fraction: share that is cut off for test where torchvision has no splits.
+        dataset_args: further arguments of the class, such as {split: letters} of EMNIST.
+        options: as all images have them.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        root: str = "data",
+        download: bool = False,
+        num_classes: int | None = None,
+        class_names: list[str] | None = None,
+        size: int | list[int] | None = None,
+        channels: int | None = None,
+        test_fraction: float = 0.1,
+        dataset_args: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        facts = torchvision_sets.facts_of(dataset, num_classes)
+        if num_classes not in (None, facts.num_classes):
+            raise InputError(f"num_classes: expected {facts.num_classes}, as {dataset} has, found {num_classes}")
+        super().__init__(
+            num_classes=facts.num_classes,
+            class_names=class_names or torchvision_sets.CLASS_NAMES.get(dataset),
+            size=size or facts.size,
+            channels=channels or facts.channels,
+            **options,
+        )
+        self.dataset = dataset
+        self.root = root
+        self.download = download
+        self.test_fraction = test_fraction
+        self.dataset_args = dataset_args or {}
+        self.splits = torchvision_sets.splits_of(dataset, self.dataset_args)
+
+    def prepare_data(self) -> None:
+        """Download the set if asked to; on one process of each machine."""
+        for split in self.splits if self.download else []:
+            self._load(split, download=True)
+
+    def find_train(self) -> tuple[Split, Split | None]:
+        """The train split, and the validation split if torchvision has one."""
+        if "all" in self.splits:
+            return self._cut_test()[0], None
+        return self._load("train"), self._load("val") if "val" in self.splits else None
+
+    def find_test(self) -> Split:
+        """The test split."""
+        return self._cut_test()[1] if "all" in self.splits else self._load("test")
+
+    def _cut_test(self) -> tuple[Split, Split]:
+        return cut(self._load("all"), self.test_fraction, self.split_seed, "test_fraction")
+
+    def _load(self, name: str, **more: Any) -> Split:
+        arguments = {**self.splits[name], **self.dataset_args, **more}
+        split = torchvision_sets.load(self.dataset, self.root, name, arguments)
+        labels = split.labels or []
+        if not 0 <= min(labels, default=0) <= max(labels, default=0) < self.num_classes:
+            raise InputError(
+                f"num_classes: expected more than {max(labels)}, the greatest label of {split.where}, "
+                f"found {self.num_classes}"
+            )
+        return split
+
+
+class ImageFolder(Images):
+    """A folder of images: `<split>/<class>/*`, or `<class>/*`, which is then split by seed.
+
+    The splits are called `train`, `val` (or `validation`, `valid`) and `test`. Without a validation folder, that split
+    is cut from train. The classes are the folders in train, sorted; the images may lie at any depth below.
+
+    Args:
+        root: the folder.
+        num_classes: number of classes, if the folder may be absent (to know the price of a run before the data are
+            there); checked against the folder where it is there.
+        test_fraction: share that is cut off for test where the folder is not split.
+        options: as all images have them.
+    """
+
+    def __init__(self, root: str, num_classes: int | None = None, test_fraction: float = 0.1, **options: Any) -> None:
+        self.folder = Path(root)
+        self.test_fraction = test_fraction
+        classes = class_folders(self._train_folder()) if self.folder.is_dir() or num_classes is None else None
+        if classes is not None and num_classes not in (None, len(classes)):
+            raise InputError(
+                f"num_classes: expected {len(classes)}, the number of classes in {self._train_folder()}, "
+                f"found {num_classes}"
+            )
+        super().__init__(num_classes=len(classes or []) or num_classes or 0, class_names=classes, **options)
+
+    def find_train(self) -> tuple[Split, Split | None]:
+        """The train folder, and the validation folder if there is one."""
+        if not self._is_split():
+            return self._cut_test()[0], None
+        val = next((name for name in ("val", "validation", "valid") if (self.folder / name).is_dir()), None)
+        return self._list("train"), self._list(val) if val else None
+
+    def find_test(self) -> Split:
+        """The test folder."""
+        return self._list("test") if self._is_split() else self._cut_test()[1]
+
+    def _is_split(self) -> bool:
+        return any((self.folder / name).is_dir() for name in ("train", "val", "validation", "valid", "test"))
+
+    def _train_folder(self) -> Path:
+        return self.folder / "train" if self._is_split() else self.folder
+
+    def _cut_test(self) -> tuple[Split, Split]:
+        return cut(self._list("."), self.test_fraction, self.split_seed, "test_fraction")
+
+    def _list(self, name: str) -> Split:
+        return labelled_folder(self.folder / name, self.folder, class_folders(self._train_folder()))
