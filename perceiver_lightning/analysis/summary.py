@@ -1,0 +1,201 @@
+"""What a model costs, told before a launch and without its data: parameters, FLOPs, memory of a training step.
+
+Everything is counted on meta tensors, which have shapes and no values: a model of any size takes seconds and next to no
+memory. Legend: M elements and C channels of the input array, N latents, D their width.
+"""
+
+import copy
+import json
+import math
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from perceiver_lightning.errors import InputError
+from perceiver_lightning.model import Perceiver
+
+Modalities = Mapping[str, Mapping[str, Any]]
+
+STATES = 2  # arrays of its own shape that AdamW and LAMB keep for each parameter
+
+
+class HasPerceiver(Protocol):
+    """A task: what trains a Perceiver."""
+
+    perceiver: Perceiver
+
+
+class HasFacts(Protocol):
+    """A datamodule, of which only the facts are asked."""
+
+    modalities: dict[str, dict[str, Any]]
+    batch_size: int
+
+
+def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
+    """The price of training this task on this datamodule, which is not asked for any data.
+
+    Returns:
+        parameters      number of trained and fixed parameters
+        flops           of the forward pass of one example by dense attention; a multiply-add is two
+        flops_executed  the same by the attention in use
+        modalities      {name: {"elements": M, "channels": C of the input array}}
+        latents         [N, D]
+        memory_bytes    `training_memory` at the datamodule's batch size
+    """
+    perceiver, modalities = task.perceiver, datamodule.modalities
+    flops = forward_flops(perceiver, modalities)
+    return {
+        "parameters": sum(parameter.numel() for parameter in perceiver.parameters()),
+        "flops": flops,
+        "flops_executed": flops,  # dense is the only attention there is
+        "modalities": {
+            name: {"elements": math.prod(facts["resolution"]), "channels": perceiver.inputs.width}
+            for name, facts in modalities.items()
+        },
+        "latents": list(perceiver.latents.shape),
+        "memory_bytes": training_memory(perceiver, modalities, datamodule.batch_size),
+    }
+
+
+def forward_flops(perceiver: Perceiver, modalities: Modalities) -> int:
+    """FLOPs of the forward pass of one example; a multiply-add is two."""
+    with FlopCounterMode(display=False) as counter:
+        without_values(perceiver)(inputs_without_values(modalities, batch_size=1))
+    return counter.get_total_flops()
+
+
+def training_memory(perceiver: Perceiver, modalities: Modalities, batch_size: int) -> int:
+    """The most bytes that tensors hold at any time of a training step, from the second step on.
+
+    That is parameters, gradients, the optimiser's two arrays for each parameter, a batch in the parameters' dtype, and
+    whatever of the forward and backward pass is alive at the same time. Not in it: what the imported libraries take
+    (some 0.5 GB of a process), and what the allocator loses between tensors (glibc's, up to half as much again where
+    tensors are smaller than 32 MB; nothing with MALLOC_MMAP_THRESHOLD_=65536 in the environment).
+    """
+    model = without_values(perceiver)
+    with LiveBytes() as memory, FusedAttention():
+        memory.add(*model.parameters())
+        states = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(STATES)]
+        inputs = inputs_without_values(modalities, batch_size, model.latents.dtype)
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        # Lightning's order: the gradients of the step before live until the forward pass is done.
+        loss = model(inputs).sum()
+        model.zero_grad()
+        loss.backward()
+    del states
+    return memory.most
+
+
+def without_values(perceiver: Perceiver) -> Perceiver:
+    """A copy on the meta device; the model itself is not copied, and stays as it is."""
+    empty: dict[int, Any] = {
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+        for parameter in perceiver.parameters()
+    }
+    return copy.deepcopy(perceiver, empty).train()
+
+
+def inputs_without_values(
+    modalities: Modalities, batch_size: int, dtype: torch.dtype = torch.float32
+) -> dict[str, dict[str, Tensor]]:
+    """A batch's `inputs` on the meta device: each modality a full grid of its resolution."""
+    return {
+        name: {"content": torch.empty(batch_size, *facts["resolution"], facts["channels"], dtype=dtype, device="meta")}
+        for name, facts in modalities.items()
+    }
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors made under it, from the operation that makes one until nothing holds it.
+
+    Views share their storage and count once. `now` is the sum at this moment, `most` the highest that it was.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.add(*(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)))
+        return out
+
+    def add(self, *tensors: Tensor) -> None:
+        """Count tensors from now on, which may have been made before."""
+        for storage in (tensor.untyped_storage() for tensor in tensors):
+            key, size = storage._cdata, storage.nbytes()
+            if key not in self.known:
+                self.known.add(key)
+                self.now += size
+                weakref.finalize(storage, self._gone, key, size)
+        self.most = max(self.most, self.now)
+
+    def _gone(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+class FusedAttention(TorchFunctionMode):
+    """Attention by the fused kernel, as real devices have it: on meta tensors torch takes the plain one.
+
+    The difference is the N x M weights, which the plain one keeps for the backward pass.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return fused_attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """What `scaled_dot_product_attention` runs on a CPU."""
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, attn_mask=attn_mask, scale=scale
+    )[0]
+
+
+def show(summary: Mapping[str, Any], batch_size: int, console: Console | None = None) -> None:
+    """Print what `summarise` found as a table for a person."""
+    rows = {"parameters": f"{summary['parameters']:,}"}
+    if summary["flops_executed"] == summary["flops"]:
+        rows["FLOPs, forward, one example"] = f"{summary['flops'] / 1e9:,.3f} G"
+    else:
+        rows["FLOPs, forward, one example, dense"] = f"{summary['flops'] / 1e9:,.3f} G"
+        rows["FLOPs, the attention in use"] = f"{summary['flops_executed'] / 1e9:,.3f} G"
+    for name, facts in summary["modalities"].items():
+        rows[f"input array, {name} (M x C)"] = f"{facts['elements']:,} x {facts['channels']:,}"
+    rows["latent array (N x D)"] = " x ".join(f"{size:,}" for size in summary["latents"])
+    rows[f"memory of a training step, batch {batch_size:,}"] = f"{summary['memory_bytes'] / 1e6:,.0f} MB"
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    (console or Console()).print(table)
+
+
+def write_json(summary: Mapping[str, Any], file: str | Path) -> None:
+    """Write what `summarise` found.
+
+    Raises:
+        InputError: when the file cannot be written.
+    """
+    try:
+        Path(file).write_text(json.dumps(summary, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"--json {file}: expected a file that can be written, found {error.strerror}") from error
