@@ -52,7 +52,9 @@ left out of `inputs`. Where the first batch of a stage breaks the contract, `che
             self.val_set = self.test_set = self.predict_set = [wave(i) for i in range(200, 240)]
 """
 
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,6 +66,18 @@ from torch.utils.data import DataLoader, Sampler
 
 from datamodules.collate import collate
 from perceiver_lightning.errors import InputError
+
+
+def located(root: str | None) -> Path:
+    """The folder of a set: `root` as it stands, else below the folder of all data; that folder itself for None.
+
+    All data lie below the folder that the environment variable PERCEIVER_DATA names, `data` if it names none.
+    """
+    everything = Path(os.environ.get("PERCEIVER_DATA", "data"))
+    if root is None:
+        return everything
+    return everything / root if not Path(root).is_dir() and (everything / root).is_dir() else Path(root)
+
 
 # The contract says [-1, 1]; the papers' own point clouds are stretched past it by 1 % in training.
 FARTHEST_POSITION = 1.1

@@ -8,6 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from datamodules import torchvision_sets
+from datamodules.base import located
 from datamodules.image_base import Images
 from datamodules.image_sets import Split, class_folders, cut, labelled_folder
 from perceiver_lightning.errors import InputError
@@ -53,7 +54,7 @@ class TorchvisionImages(Images):
 
     Args:
         dataset: the name of the class in torchvision.datasets.
-        root: the folder of the files.
+        root: the folder of the files, from here or below the folder of all data; that folder itself if not given.
         download: fetch files that are missing; otherwise nothing is ever fetched.
         num_classes: number of classes; only needed for a set that `datamodules/torchvision_sets.py` does not list.
         class_names: names of the classes; numbers if not given and not known.
@@ -67,7 +68,7 @@ class TorchvisionImages(Images):
     def __init__(
         self,
         dataset: str,
-        root: str = "data",
+        root: str | None = None,
         download: bool = False,
         num_classes: int | None = None,
         class_names: list[str] | None = None,
@@ -88,7 +89,7 @@ class TorchvisionImages(Images):
             **options,
         )
         self.dataset = dataset
-        self.root = root
+        self.root = str(located(root))
         self.download = download
         self.test_fraction = test_fraction
         self.dataset_args = dataset_args or {}
@@ -131,7 +132,7 @@ class ImageFolder(Images):
     is cut from train. The classes are the folders in train, sorted; the images may lie at any depth below.
 
     Args:
-        root: the folder.
+        root: the folder, from here or below the folder of all data (`located`).
         num_classes: number of classes, if the folder may be absent (to know the price of a run before the data are
             there); checked against the folder where it is there.
         test_fraction: share that is cut off for test where the folder is not split.
@@ -139,7 +140,7 @@ class ImageFolder(Images):
     """
 
     def __init__(self, root: str, num_classes: int | None = None, test_fraction: float = 0.1, **options: Any) -> None:
-        self.folder = Path(root)
+        self.folder = located(root)
         self.test_fraction = test_fraction
         classes = class_folders(self._train_folder()) if self.folder.is_dir() or num_classes is None else None
         if classes is not None and num_classes not in (None, len(classes)):

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 import datamodules.base
-from datamodules.base import DataModule, check_batch, check_facts
+from datamodules.base import DataModule, check_batch, check_facts, located
 from perceiver_lightning.errors import InputError
 
 IMAGE = {"image": {"channels": 3, "resolution": [4, 5]}}
@@ -272,3 +273,18 @@ def test_workers_draw_different_numbers_that_the_seed_fixes():
     assert len(first.unique()) == 8
     assert torch.equal(first, draw(0))
     assert not torch.equal(first, draw(1))
+
+
+def test_data_lies_where_it_is_said_or_below_the_folder_of_all_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PERCEIVER_DATA", raising=False)
+    (tmp_path / "data" / "photos").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "photos").mkdir(parents=True)
+    assert located("photos") == Path("data/photos")
+    assert located(None) == Path("data")
+    assert located("nowhere") == Path("nowhere")
+    monkeypatch.setenv("PERCEIVER_DATA", str(tmp_path / "elsewhere"))
+    assert located("photos") == tmp_path / "elsewhere" / "photos"
+    (tmp_path / "photos").mkdir()
+    assert located("photos") == Path("photos")
+    assert located(str(tmp_path / "data" / "photos")) == tmp_path / "data" / "photos"
