@@ -127,6 +127,22 @@ def test_no_self_attends_is_a_perceiver_that_only_reads():
     assert small(FUSED, self_attends=0)(fused_batch()).shape == (2, 3)
 
 
+def test_widths_heads_widening_and_dropout_reach_every_layer():
+    perceiver = small(
+        FUSED, cross_heads=3, cross_qk_width=6, cross_v_width=9, self_heads=4, self_qk_width=12, self_v_width=16,
+        widening=5, dropout=0.25, decoder="query", decoder_heads=7, decoder_qk_width=14, decoder_v_width=21,
+    )  # fmt: skip
+    for layer, widths in (
+        *((cross, (3, 6, 9)) for cross in perceiver.cross_attends),
+        *((layer, (4, 12, 16)) for stack in perceiver.stacks for layer in stack),
+        (perceiver.decoder.cross_attend, (7, 14, 21)),
+    ):
+        attention = layer.attention
+        assert (attention.heads, attention.key.out_features, attention.value.out_features) == widths
+        if layer is not perceiver.decoder.cross_attend:
+            assert layer.mlp[0].out_features == 5 * 8 and layer.dropout.p == 0.25
+
+
 # Sets of elements
 
 
