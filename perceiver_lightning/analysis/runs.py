@@ -94,6 +94,8 @@ def load_metrics(folder: str | Path) -> Metrics:
                         ) from error
             if "step" not in numbers:
                 raise InputError(f"{path}, line {rows.line_num}: expected a number in column step, found none")
+            if any(key.startswith("test/") for key in numbers):
+                numbers.pop("epoch", None)  # a test's epoch is none of the training's
             for key, number in numbers.items():
                 columns.setdefault(key, {})[int(numbers["step"])] = number
     if not columns:
