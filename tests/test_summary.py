@@ -88,7 +88,7 @@ def test_modalities_share_the_common_width_and_the_model_stays_as_it_is():
 
 
 def test_memory_grows_by_what_a_larger_batch_keeps():
-    modalities = {"image": {"channels": 3, "resolution": [512, 512]}}  # an array over 32 MB, so no gaps
+    modalities = {"image": {"channels": 3, "resolution": [512, 512]}}  # many times the latents
     perceiver = Perceiver(modalities, 2, num_latents=2, latent_width=8, bands=8, self_attends=0, cross_attends=[1])
     one, two, three = (training_memory(perceiver, modalities, batch_size) for batch_size in (1, 2, 3))
     assert three - two == pytest.approx(two - one, rel=0.01)
@@ -110,9 +110,9 @@ def test_live_bytes_count_storages_once_and_until_they_are_gone():
         del y
         assert memory.now == 0
         small = torch.empty(mebi, device="meta")
-        assert memory.now == pytest.approx(1.55 * 4 * mebi)
+        assert memory.now == 4 * mebi
         memory.add([small])
-        assert memory.now == pytest.approx(1.55 * 4 * mebi)
+        assert memory.now == 4 * mebi
 
 
 def test_attention_keeps_no_weights():
@@ -161,7 +161,7 @@ MEASURED = {
     ),
     "224 x 224": (
         {"image": {"channels": 3, "resolution": [224, 224]}}, 1000,
-        {"num_latents": 128, "latent_width": 256, "cross_attends": [1, 1], "self_attends": 3}, 2, "lamb",
+        {"num_latents": 128, "latent_width": 256, "cross_attends": [1], "self_attends": 3}, 2, "lamb",
     ),
     "nothing shared": (
         {"image": {"channels": 3, "resolution": [48, 48]}}, 10,
@@ -203,7 +203,7 @@ train({"x": {"channels": 1, "resolution": [4, 4]}}, 2, tiny, 2, arguments[-1], 2
 gc.collect()
 open("/proc/self/clear_refs", "w").write("5")  # the peak from here on
 before = status("VmRSS")
-train(*arguments, steps=6)
+train(*arguments, steps=2)
 print(status("VmHWM") - before)
 """
 
@@ -211,12 +211,13 @@ print(status("VmHWM") - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="measures memory through Linux's /proc")
 @pytest.mark.parametrize("name", MEASURED)
-def test_memory_is_within_a_fifth_of_what_is_measured(name):
+def test_memory_is_within_a_fifth_of_the_measured_peak_without_the_heap_s_gaps(name):
     modalities, outputs, arguments, batch_size, _ = MEASURED[name]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    # So that freed memory is given back, and the peak is not that of the gaps in glibc's heap: see `training_memory`.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, json.dumps(MEASURED[name])],
-        capture_output=True, text=True, check=True, env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=True, env=environment,
     )  # fmt: skip
     measured = int(done.stdout)
     estimate = training_memory(Perceiver(modalities, outputs, **arguments), modalities, batch_size)

@@ -29,13 +29,6 @@ Modalities = Mapping[str, Mapping[str, Any]]
 
 STATES = 2  # arrays of its own shape that AdamW and LAMB keep for each parameter
 
-# A process has more memory than its tensors: glibc's heap is left with gaps by tensors that come and go, here measured
-# (1.4 to 1.7 times their bytes, over models of many shapes). Large ones have memory of their own, returned at once:
-# see M_MMAP_THRESHOLD in `man mallopt`. With MALLOC_MMAP_THRESHOLD_=65536 in the environment there are no gaps, and
-# steps of small models take a fifth longer.
-GAPS = 1.55
-LARGE = 2**25
-
 
 class HasPerceiver(Protocol):
     """A task: what trains a Perceiver."""
@@ -84,11 +77,15 @@ def forward_flops(perceiver: Perceiver, modalities: Modalities) -> int:
 
 
 def training_memory(perceiver: Perceiver, modalities: Modalities, batch_size: int) -> int:
-    """The most bytes that a training step on a CPU takes, from the second step on; a GPU takes up to a third less.
+    """The most bytes that tensors hold at any time of a training step, from the second step on.
 
-    That is parameters, gradients, the optimiser's two arrays for each parameter, a batch in the parameters' dtype,
-    whatever of the forward and backward pass is alive at the same time, and the gaps between (`GAPS`). Not in it: what
-    the imported libraries take, some 0.5 GB of a process, and a datamodule that keeps its examples in memory.
+    That is parameters, gradients, the optimiser's two arrays for each parameter, a batch in the parameters' dtype, and
+    whatever of the forward and backward pass is alive at the same time.
+
+    A process takes more: what the imported libraries need, some 0.5 GB; the examples that a datamodule keeps; and on
+    a CPU the gaps that tensors below 32 MB leave in glibc's heap as they come and go: with them the peak was seen to
+    be 1.1 to 2.2 times this. MALLOC_MMAP_THRESHOLD_=65536 in the environment leaves no gaps; steps of a small model
+    then took a fifth longer.
     """
     model = without_values(perceiver)
     parameters = list(model.parameters())
@@ -96,13 +93,13 @@ def training_memory(perceiver: Perceiver, modalities: Modalities, batch_size: in
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     with LiveBytes() as memory, FusedAttention():
-        memory.add([*parameters, *states, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
+        memory.add([*parameters, *states, *(p.grad for p in parameters if p.grad is not None)])
         inputs = inputs_without_values(modalities, batch_size, model.latents.dtype)
         # Lightning's order: the gradients of the step before live until the forward pass is done.
         loss = model(inputs).sum()
         model.zero_grad()
         loss.backward()
-    return round(memory.most)
+    return memory.most
 
 
 def without_values(perceiver: Perceiver) -> Perceiver:
@@ -125,32 +122,32 @@ def inputs_without_values(
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the memory of the tensors made under it, from the operation that makes one until nothing holds it.
+    """Counts the bytes of the tensors made under it, from the operation that makes one until nothing holds it.
 
     Views share their storage and count once. `now` is the sum at this moment, `most` the highest that it was.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0.0
+        self.now = self.most = 0
         self.known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.add([leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)], GAPS)
+        self.add([leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)])
         return out
 
-    def add(self, tensors: Iterable[Tensor], gaps: float = 1.0) -> None:
-        """Count tensors that are not counted yet; small ones take `gaps` times their bytes."""
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that are not counted yet."""
         for storage in (tensor.untyped_storage() for tensor in tensors):
             if storage._cdata not in self.known:
-                size = storage.nbytes() * (gaps if storage.nbytes() < LARGE else 1.0)
+                size = storage.nbytes()
                 self.known.add(storage._cdata)
                 self.now += size
                 weakref.finalize(storage, self._gone, storage._cdata, size)
         self.most = max(self.most, self.now)
 
-    def _gone(self, key: int, size: float) -> None:
+    def _gone(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.now -= size
 
@@ -188,7 +185,7 @@ def show(summary: Mapping[str, Any], batch_size: int, console: Console | None = 
     for name, facts in summary["modalities"].items():
         rows[f"input array, {name} (M x C)"] = f"{facts['elements']:,} x {facts['channels']:,}"
     rows["latent array (N x D)"] = " x ".join(f"{size:,}" for size in summary["latents"])
-    rows[f"memory of a training step, batch {batch_size:,}"] = f"{summary['memory_bytes'] / 1e6:,.0f} MB"
+    rows[f"tensors of a training step, batch {batch_size:,}"] = f"{summary['memory_bytes'] / 1e6:,.0f} MB"
     table = Table(show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)
