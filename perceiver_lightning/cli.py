@@ -83,9 +83,9 @@ def main(args: list[str] | None = None) -> "CLI":
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     with warnings.catch_warnings():
-        if not debug:
-            for message in QUIET_WARNINGS:
-                warnings.filterwarnings("ignore", message)
+        for message in QUIET_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="pytorch_lightning|jsonargparse")
         for name in ("pytorch_lightning", "lightning_fabric"):  # tips, devices, seeds: the run's first line says more
             logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
         try:
@@ -111,11 +111,11 @@ class KeepConfig(SaveConfigCallback):
         if folder and trainer.is_global_zero:
             if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().is_relative_to(Path(folder).resolve()):
                 config["ckpt_path"] = None
-            self.parser.save(config, os.path.join(folder, "config.yaml"), skip_none=False, overwrite=True)
+            self.parser.save(config, os.path.join(folder, "config.yaml"), overwrite=True)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """As YAML text, which a checkpoint may hold: it is read with weights_only."""
-        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+        checkpoint["config"] = self.parser.dump(self.config)
 
 
 class CLI(LightningCLI):
@@ -139,6 +139,7 @@ class CLI(LightningCLI):
             parser_class=Parser,
             parser_kwargs={"prog": PROGRAM, "allow_abbrev": False},
             auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # hyper-parameters are what the task was made with, facts included
             args=args,
         )
 

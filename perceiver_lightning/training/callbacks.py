@@ -19,9 +19,10 @@ from perceiver_lightning.errors import InputError
 class BestAndLast(ModelCheckpoint):
     """`best.ckpt` by a metric of the validation, and `last.ckpt`, the newest state, also of a training cut short.
 
-    Three things that Lightning's own does otherwise: a training that is cut short writes last.ckpt and leaves
-    best.ckpt alone; a run goes on with its best value wherever its folder has been moved to, and a new run that
-    starts from another's checkpoint begins its own; a metric that nobody logs is found before training.
+    What Lightning's own does otherwise: last.ckpt is written after every epoch, not only with a new best; a training
+    that is cut short writes last.ckpt and leaves best.ckpt alone; a run goes on with its best value wherever its folder
+    has been moved to, and a new run that starts from another's checkpoint begins its own; a metric that nobody logs is
+    found before training.
     """
 
     _trains = False
@@ -41,6 +42,19 @@ class BestAndLast(ModelCheckpoint):
         """Save, if the metric is there: Lightning's short validation before training finds that out in time."""
         check_monitor("checkpoint.monitor", self.monitor, trainer)
         super().on_validation_end(trainer, pl_module)
+        if not self._should_save_on_train_epoch_end(trainer):
+            self._save_newest(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, where that is not done after each validation."""
+        if self.monitor is None or self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+        self._save_newest(trainer)
+
+    def _save_newest(self, trainer: Trainer) -> None:
+        """Write last.ckpt, unless this step has been saved: so a new best comes first, or it would not be saved."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best so far where its file is beside the new ones."""
@@ -68,6 +82,11 @@ class Patience(EarlyStopping):
         if self.strict:
             check_monitor("early_stopping.monitor", self.monitor, trainer)
         super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop if it is time; not without a validation, as after resuming from one that was interrupted."""
+        if self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
 
 
 def check_monitor(key: str, metric: str | None, trainer: Trainer) -> None:
@@ -114,6 +133,12 @@ def headline(trainer: Trainer) -> dict[str, float]:
     return {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
 
 
+def counted(trainer: Trainer) -> str:
+    """The epoch that runs, counted from 1, of how many if that is known: " 3/30"."""
+    last = str(trainer.max_epochs) if trainer.max_epochs is not None and trainer.max_epochs > 0 else ""
+    return f"{trainer.current_epoch + 1:>{len(last)}}{'/' if last else ''}{last}"
+
+
 class EpochLines(Callback):
     """One line per validation: reads well in a terminal, above the bar, and in a file."""
 
@@ -133,21 +158,27 @@ class EpochLines(Callback):
 
     def _print(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
-            last = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
-            epoch = f"{trainer.current_epoch + 1:>{len(str(last or ''))}}" + (f"/{last}" if last else "")
             clock = timedelta(seconds=round(time.monotonic() - self.start))
             metrics = "  ".join(f"{name} {value:.4f}" for name, value in headline(trainer).items())
-            print(f"epoch {epoch}  step {trainer.global_step}  {clock}  {metrics}", flush=True)
+            print(f"epoch {counted(trainer)}  step {trainer.global_step}  {clock}  {metrics}", flush=True)
 
 
 class Bar(RichProgressBar):
-    """Lightning's bar with the losses and the deciding metric on it."""
+    """Lightning's bar for the epoch that runs, which leaves nothing behind: `EpochLines` stay."""
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """What stands beside the bar."""
-        return dict(headline(trainer))
+        return {name: value for name, value in headline(trainer).items() if name == "train/loss"}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {counted(self.trainer)}"
+
+    def _stop_progress(self) -> None:
+        if self.progress is not None and not self._progress_stopped:
+            self.progress.live.transient = True
+            super()._stop_progress()
 
 
 class PredictionWriter(BasePredictionWriter):

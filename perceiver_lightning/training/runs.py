@@ -18,7 +18,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """What a checkpoint remembers, without its tensors.
 
     Returns:
-        config: the configuration of the training, as config.yaml has it; {} if it was not written by this program.
+        config: the configuration of the training; from config.yaml of the run where the checkpoint has only weights,
+            and {} where that is missing too.
         step: the number of optimiser steps taken.
         loops: how far the training came, for `fit_loop.load_state_dict`.
         resumable: whether it has the optimiser's state.
@@ -39,12 +40,14 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     ):
         raise InputError(f"--ckpt_path: expected a checkpoint of Lightning's, found other contents in {path}")
     folder = Path(os.path.abspath(path)).parent
+    run = folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None
+    config = checkpoint.get("config") or (run and (run / "config.yaml").read_text())
     return {
-        "config": yaml.safe_load(checkpoint.get("config", "{}")),
+        "config": yaml.safe_load(config) if config else {},
         "step": checkpoint["global_step"],
         "loops": checkpoint["loops"]["fit_loop"],
         "resumable": "optimizer_states" in checkpoint,
-        "run": folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None,
+        "run": run,
     }
 
 
