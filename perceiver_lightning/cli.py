@@ -93,7 +93,8 @@ def main(args: list[str] | None = None) -> "CLI":
         except InputError as error:
             if debug:
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            # A process that reads data ahead hands on its whole traceback, which ends in the sentence.
+            print(f"error: {str(error).rpartition('InputError: ')[2].strip()}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)

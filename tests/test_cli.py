@@ -503,6 +503,24 @@ def test_a_missing_folder_in_predict(run, capsys):
     assert not (run / "predictions.csv").exists()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image(here, capsys, workers):
+    for name in ("cat", "dog"):
+        write_images(here / "pets" / name, 10, size=(8, 8))
+    for path in (here / "pets").rglob("*.png"):
+        path.write_text("no image")
+    pets = ["--data=ImageFolder", "--data.init_args.root=pets", "--data.init_args.size=8"]
+    said = fails(capsys, "fit", "--config=tiny.yaml", *pets, f"--data.init_args.num_workers={workers}")
+    assert said.startswith("pets/") and ".png" in said
+    assert not Path("runs").exists()
+
+
+def test_a_missing_folder(capsys):
+    said = fails(capsys, "fit", "--config=tiny.yaml", "--data=ImageFolder", "--data.init_args.root=nowhere")
+    assert "nowhere" in said
+    assert not Path("runs").exists()
+
+
 class NoLabels(DataModule):
     """Has no labels, or loses them at the third batch of training."""
 

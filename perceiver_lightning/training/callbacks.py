@@ -4,6 +4,7 @@ import csv
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ class ConfigWins(Callback):
 def headline(trainer: Trainer) -> dict[str, float]:
     """The losses and the metric that decides what is best, as far as they are known."""
     monitor = getattr(trainer.checkpoint_callback, "monitor", None)
-    names = dict.fromkeys(["train/loss", "val/loss", monitor or "val/accuracy"])
+    names = dict.fromkeys(["train/loss", "val/loss", "val/accuracy", monitor])
     return {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
 
 
@@ -160,7 +161,11 @@ class EpochLines(Callback):
         if trainer.is_global_zero:
             clock = timedelta(seconds=round(time.monotonic() - self.start))
             metrics = "  ".join(f"{name} {value:.4f}" for name, value in headline(trainer).items())
-            print(f"epoch {counted(trainer)}  step {trainer.global_step}  {clock}  {metrics}", flush=True)
+            line = f"epoch {counted(trainer)}  step {trainer.global_step}  {clock}  {metrics}"
+            if isinstance(trainer.progress_bar_callback, Bar):
+                trainer.progress_bar_callback.print(line)
+            else:
+                print(line, flush=True)
 
 
 class Bar(RichProgressBar):
@@ -171,6 +176,11 @@ class Bar(RichProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         """What stands beside the bar."""
         return {name: value for name, value in headline(trainer).items() if name == "train/loss"}
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print a line above the bar; the lock keeps the thread that draws the bar from drawing over it."""
+        with self.progress.live._lock if self.progress is not None else nullcontext():
+            print(*args, **kwargs)
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {counted(self.trainer)}"
