@@ -1,0 +1,44 @@
+"""A tiny run of the command line, made once, and an empty folder to work in."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from command_line import TINY
+from image_files import write_images
+
+from perceiver_lightning.cli import main
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder with the config."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UV", raising=False)
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A run of two epochs, made once: its folder. Tests that write take a copy."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    with contextlib.chdir(folder):
+        main(["fit", "--config=tiny.yaml"])
+    return folder / "runs" / "tiny" / "version_0"
+
+
+@pytest.fixture
+def run(trained, here) -> Path:
+    """A copy of that run, moved to `runs/tiny/version_0` of the working folder."""
+    return Path(shutil.copytree(trained, here / "runs" / "tiny" / "version_0"))
+
+
+@pytest.fixture
+def photos(here):
+    for i in range(5):
+        write_images(here / "photos" / str(i), 1, 50 * i, size=(8, 8))
+    return here / "photos"

@@ -1,0 +1,154 @@
+"""Trainings that go on, that are cut short, and what of them is kept."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from command_line import column, metrics, with_callback
+from pytorch_lightning import Callback
+
+from datamodules.base import DataModule
+from perceiver_lightning.cli import main
+from perceiver_lightning.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+def test_resume_goes_on_in_the_same_run(run):
+    whole = main(["fit", "--config=tiny.yaml", "--trainer.max_epochs=4", "--name=whole"])
+    resumed = main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
+    assert resumed.trainer.global_step == whole.trainer.global_step == 16
+    assert resumed.trainer.current_epoch == 4
+    assert Path(resumed.trainer.log_dir) == run and [path.name for path in run.parent.iterdir()] == ["version_0"]
+    assert list(column(run, "val/accuracy")) == [3, 7, 11, 15]
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 16
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert resumed.trainer.optimizers[0].param_groups[0]["lr"] == 1e-2
+
+
+def test_resume_takes_back_the_steps_that_it_takes_again(run):
+    main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
+    early = run / "checkpoints" / "early.ckpt"
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 16
+    shutil.copy(run / "checkpoints" / "last.ckpt", early)
+    main(["fit", f"--ckpt_path={early}", "--trainer.max_epochs=5"])
+    shutil.copy(early, run / "checkpoints" / "last.ckpt")
+    main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=5"])
+    steps = [int(row["step"]) for row in metrics(run) if row["val/accuracy"]]
+    assert steps == [3, 7, 11, 15, 19]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_new_learning_rate_reaches_the_restored_optimiser(run, schedule):
+    seen = []
+
+    class Look(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append([dict(group, params=None) for group in trainer.optimizers[0].param_groups])
+
+    flags = {"learning_rate": 7e-4, "weight_decay": 0.03, "schedule": schedule}
+    arguments = [f"--model.init_args.{key}={value}" for key, value in flags.items()]
+    with with_callback(Look()):
+        cli = main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=4", *arguments])
+    factors = np.ones(8) if schedule == "constant" else (1 + np.cos(np.pi * np.arange(8, 16) / 16)) / 2
+    assert np.allclose([[group["lr"] for group in groups] for groups in seen], 7e-4 * factors[:, None])
+    assert [group["weight_decay"] for group in seen[0]] == [0.03, 0]
+    assert next(iter(cli.trainer.optimizers[0].state.values()))["step"] == 16  # the momenta are the old ones
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert yaml.safe_load(checkpoint["config"])["model"]["init_args"]["learning_rate"] == 7e-4
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["learning_rate"] == 7e-4
+
+
+def test_new_patience_wins_on_resume(run):
+    cli = main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--early_stopping.patience=77"])
+    assert cli.trainer.early_stopping_callback.patience == 77
+
+
+def test_a_new_name_begins_a_new_run_and_leaves_the_old_one(run):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    last = f"{run}/checkpoints/last.ckpt"
+    cli = main(["fit", f"--ckpt_path={last}", "--name=branch", "--trainer.max_epochs=3"])
+    new = Path("runs/branch/version_0")
+    assert Path(cli.trainer.log_dir) == new and cli.trainer.global_step == 12
+    assert list(column(new, "val/accuracy")) == [11]
+    assert (new / "checkpoints" / "best.ckpt").is_file()  # its own best, not the old run's
+    assert yaml.safe_load((new / "config.yaml").read_text())["ckpt_path"] == last
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_worse_epoch_after_resume_leaves_the_best_alone(run):
+    best = (run / "checkpoints" / "best.ckpt").read_bytes()
+    arguments = ["--trainer.max_epochs=3", "--model.init_args.learning_rate=100"]
+    main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", *arguments])
+    assert column(run, "val/accuracy")[11] < max(column(run, "val/accuracy").values())
+    assert (run / "checkpoints" / "best.ckpt").read_bytes() == best
+
+
+class Raise(Callback):
+    def __init__(self, error: BaseException, step: int) -> None:
+        self.error = error
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise self.error
+
+
+def test_ctrl_c_keeps_the_newest_state_and_says_how_to_go_on(run, capsys):
+    best = (run / "checkpoints" / "best.ckpt").read_bytes()
+    with with_callback(Raise(KeyboardInterrupt(), 10)), pytest.raises(SystemExit) as stop:
+        main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=3"])
+    assert stop.value.code == 130
+    out, err = capsys.readouterr()
+    first, second = out.splitlines()[-2:]
+    assert first == "interrupted at step 10, the newest state is kept" and "Traceback" not in err
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 10
+    assert (run / "checkpoints" / "best.ckpt").read_bytes() == best
+    assert second == "resume   python -m perceiver_lightning fit --ckpt_path runs/tiny/version_0/checkpoints/last.ckpt"
+    assert main(second.split()[4:]).trainer.global_step == 12
+
+
+def test_ctrl_c_in_a_validation_can_be_resumed(here):
+    class InValidation(Callback):
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+            if trainer.global_step == 4:
+                raise KeyboardInterrupt
+
+    with with_callback(InValidation()), pytest.raises(SystemExit):
+        main(["fit", "--config=tiny.yaml"])
+    resumed = main(["fit", "--ckpt_path=runs/tiny/version_0/checkpoints/last.ckpt"])
+    assert resumed.trainer.global_step == 8
+    assert 7 in column(here / "runs" / "tiny" / "version_0", "val/accuracy")
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing():
+    class Now(Callback):
+        def on_sanity_check_start(self, trainer, pl_module):
+            raise KeyboardInterrupt
+
+    with with_callback(Now()), pytest.raises(SystemExit) as stop:
+        main(["fit", "--config=tiny.yaml"])
+    assert stop.value.code == 130
+    assert not Path("runs").exists()
+
+
+def test_a_bug_keeps_its_traceback_and_the_newest_state():
+    with with_callback(Raise(ZeroDivisionError("a bug"), 6)), pytest.raises(ZeroDivisionError):
+        main(["fit", "--config=tiny.yaml"])
+    last = torch.load("runs/tiny/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 6
+
+
+def test_a_bug_in_a_constructor_keeps_its_traceback():
+    with pytest.raises(ValueError, match="a bug") as raised:
+        main(["fit", "--config=tiny.yaml", f"--data={__name__}.Buggy"])
+    assert not isinstance(raised.value, InputError)
+
+
+class Buggy(DataModule):
+    def __init__(self) -> None:
+        raise ValueError("a bug")
