@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--runs-dir", default="runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/permuted_pixels.json"))
     args = parser.parse_args()
-    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
     jobs = [
         (model, way, epochs, args.runs_dir, threads)
         for model, epochs in (("perceiver", args.epochs), ("resnet18", args.resnet_epochs))

@@ -4,6 +4,7 @@
     python -m perceiver_lightning test     --ckpt_path FILE          (also validate)
     python -m perceiver_lightning predict  --ckpt_path FILE --data.init_args.predict_dir FOLDER
     python -m perceiver_lightning fit      --ckpt_path FILE          goes on with a training
+    python -m perceiver_lightning summary  --config FILE [--json FILE]     what a training would cost
 
 A run is a folder, `runs/<name>/version_k/`, with config.yaml (the whole configuration), metrics.csv and checkpoints/
 (best.ckpt and last.ckpt). A checkpoint holds the configuration too, so it needs nothing beside it; what is given on
@@ -23,7 +24,7 @@ from typing import Any
 
 import rich
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -32,6 +33,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import datamodules
 from perceiver_lightning import tasks
+from perceiver_lightning.analysis.summary import SummaryTrainer
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.parser import Parser, check_readable
 from perceiver_lightning.training.callbacks import Bar, BestAndLast, ConfigWins, EpochLines, Patience, PredictionWriter
@@ -133,6 +135,7 @@ class CLI(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            trainer_class=SummaryTrainer,
             save_config_callback=KeepConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"log_every_n_steps": 10, "enable_model_summary": False},
@@ -145,6 +148,11 @@ class CLI(LightningCLI):
         )
 
     # ---- what can be said
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, and `summary`."""
+        return {**LightningCLI.subcommands(), "summary": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, the callbacks with their defaults, and the facts that go from the data to the model."""
@@ -237,6 +245,9 @@ class CLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """The Trainer, with the run's metrics.csv as its first logger, whose folder is the run's."""
+        if self.subcommand == "summary":  # wherever it will be trained: nothing runs, and nothing is kept
+            quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+            return SummaryTrainer(accelerator="cpu", devices=1, enable_model_summary=False, **quiet)
         asked = self.config[self.subcommand]
         fit = self.subcommand == "fit"
         own = self.memory.get("run")
@@ -268,6 +279,8 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, say where the results are, and leave nothing half-written."""
+        if subcommand == "summary":
+            return super()._run_subcommand(subcommand)
         speaks = self.trainer.is_global_zero and not self.config[subcommand].trainer.fast_dev_run
         is_new = not self.run.exists()
         if "loops" in self.memory and subcommand != "fit":

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -202,3 +203,20 @@ def write_json(summary: Mapping[str, Any], file: str | Path) -> None:
         Path(file).write_text(json.dumps(summary, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"--json {file}: expected a file that can be written, found {error.strerror}") from error
+
+
+class SummaryTrainer(Trainer):
+    """Lightning's Trainer, which can also say what a training would cost: the command `summary`."""
+
+    def summary(self, model: LightningModule, datamodule: LightningDataModule, json: str | None = None) -> None:
+        """Print parameters, FLOPs, inputs, latents and memory; no data is needed.
+
+        Args:
+            json: a file for the same numbers.
+        """
+        task: Any = model
+        data: Any = datamodule
+        found = summarise(task, data)
+        show(found, data.batch_size)
+        if json is not None:
+            write_json(found, json)

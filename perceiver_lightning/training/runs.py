@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from pytorch_lightning import Trainer
 
 from perceiver_lightning.errors import InputError

@@ -1,0 +1,100 @@
+"""Every config runs: one batch of training and of validation, on made-up files in the formats of the real ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from image_files import write_images
+from test_torchvision_sets import write_mnist
+
+from perceiver_lightning.cli import main
+
+CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+OVERLAYS = [path for path in CONFIGS if path.parent.name == "overlays"]
+RECIPES = [path for path in CONFIGS if path not in OVERLAYS]
+
+
+def load(path: Path) -> dict:
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """Arguments that put made-up data into the place of a config's own, in small."""
+    for split in ("train", "val"):
+        for name, grey in (("cat", 10), ("dog", 200)):
+            write_images(tmp_path / "photos" / split / name, 4, grey)
+    write_mnist(tmp_path)
+
+    def arguments(config: dict) -> list[str]:
+        given: dict = {"batch_size": 2}
+        own = config["data"]["init_args"]
+        if config["data"]["class_path"] == "ImageFolder":
+            given |= {"root": tmp_path / "photos", "num_classes": 2, "size": min(32, own["size"])}
+        elif config["data"]["class_path"] == "TorchvisionImages":
+            given |= {"root": tmp_path, "val_fraction": 0.3}
+        if "num_workers" in own:
+            given |= {"num_workers": 0}
+        return [f"--data.init_args.{key}={value}" for key, value in given.items()]
+
+    return arguments
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, marks=pytest.mark.slow if p.parent.name == "paper" else ()) for p in RECIPES], ids=str
+)
+def test_a_recipe_runs(path, made_up):
+    run = main(["fit", f"--config={path}", *made_up(load(path)), "--trainer.fast_dev_run=1"])
+    assert run.trainer.global_step == 1
+    assert 0 <= run.trainer.callback_metrics["val/accuracy"] <= 1
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_a_header_says_command_and_result(path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"python -m perceiver_lightning fit --config {path.as_posix()}" in line for line in header)
+    assert any("not measured" in line for line in header) != any("test accuracy" in line for line in header)
+
+
+def test_the_papers_recipes_name_the_papers_epochs():
+    perceiver, io = (load(Path(f"configs/paper/{name}.yaml")) for name in ("imagenet", "imagenet_io"))
+    step = perceiver["model"]["init_args"]
+    assert [round(part * perceiver["trainer"]["max_epochs"]) for part in step["milestones"]] == [84, 102, 114]
+    assert io["model"]["init_args"]["flat"] * io["trainer"]["max_epochs"] == 55
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=str)
+def test_an_overlay_composes(path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config=configs/image/digits.yaml", f"--config={path}", "--print_config"])
+    assert stop.value.code == 0
+    whole = yaml.safe_load(capsys.readouterr().out)
+    for part, values in load(path).items():
+        if isinstance(values, dict):
+            found = whole[part].get("init_args", whole[part])
+            wanted = values.get("init_args", values)
+            assert {key: found[key] for key in wanted} == wanted
+        else:
+            assert whole[part] == values
+
+
+def test_debug_and_bfloat16_run(tmp_path):
+    overlays = [f"--config=configs/overlays/{name}.yaml" for name in ("debug", "bf16")]
+    run = main(["fit", "--config=configs/image/digits.yaml", *overlays, f"--runs_dir={tmp_path}"])
+    assert run.trainer.global_step == 8
+    assert run.trainer.precision == "bf16-mixed"
+    assert {parameter.dtype for parameter in run.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_the_price_is_told_without_data(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PERCEIVER_DATA", str(tmp_path / "nothing"))
+    main(["summary", f"--config={path}", f"--json={tmp_path / 'price.json'}"])
+    price = json.loads((tmp_path / "price.json").read_text())
+    assert f"{price['parameters']:,}" in capsys.readouterr().out
+    assert price["flops"] > 2 * price["parameters"]  # every weight is used, on more than one element
+    expected = {"configs/paper/imagenet.yaml": 44_912_254, "configs/paper/imagenet_io.yaml": 48_440_627}
+    assert price["parameters"] == expected.get(path.as_posix(), price["parameters"])
+    assert not (tmp_path / "runs").exists()
