@@ -444,3 +444,10 @@ def test_data_without_labels_is_refused() -> None:
     for run in (lambda: fit(task, batch), lambda: trainer.validate(task, loader(batch)), lambda: judge(task, batch)):
         with pytest.raises(InputError, match="the batch has no labels, only inputs, name: fit, validate and test need"):
             run()
+
+
+def test_rows_without_names_are_predicted_by_number():
+    task, batch = make_task(), make_batch(2)
+    del batch["name"]
+    assert task.predict_step(batch, 5)["name"] == ["batch 5 row 0", "batch 5 row 1"]
+    assert task.predict_step(batch | {"example": torch.tensor([7, 7])}, 5)["name"] == ["batch 5 row 0"]

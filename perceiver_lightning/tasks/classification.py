@@ -186,9 +186,10 @@ class ClassificationTask(LightningModule):
         self.confusion_matrix = self.test_confusion.compute().cpu()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """`{"name": E names, "probabilities": (E, K)}` of a batch, which needs no labels."""
+        """`{"name": E names, "probabilities": (E, K)}` of a batch without labels; rows without names get numbers."""
         probabilities_EK, first_E = by_example(self.probabilities(self(batch["inputs"])), batch.get("example"))
-        return {"name": [batch["name"][row] for row in first_E.tolist()], "probabilities": probabilities_EK}
+        name = batch.get("name") or [f"batch {batch_idx} row {row}" for row in range(int(first_E.max()) + 1)]
+        return {"name": [name[row] for row in first_E.tolist()], "probabilities": probabilities_EK}
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
         """Log loss and metrics; return the probabilities (E, K) and hard labels, (E,) or (E, K), that they judged."""
