@@ -69,14 +69,14 @@ from perceiver_lightning.errors import InputError
 
 
 def located(root: str | None) -> Path:
-    """The folder of a set: `root` as it stands, else below the folder of all data; that folder itself for None.
+    """The folder of a set: `root` if there is one, else below the folder of all data; that folder itself for None.
 
     All data lie below the folder that the environment variable PERCEIVER_DATA names, `data` if it names none.
     """
     everything = Path(os.environ.get("PERCEIVER_DATA", "data"))
     if root is None:
         return everything
-    return everything / root if not Path(root).is_dir() and (everything / root).is_dir() else Path(root)
+    return Path(root) if Path(root).is_dir() else everything / root
 
 
 # The contract says [-1, 1]; the papers' own point clouds are stretched past it by 1 % in training.

@@ -282,7 +282,7 @@ def test_data_lies_where_it_is_said_or_below_the_folder_of_all_data(tmp_path, mo
     (tmp_path / "elsewhere" / "photos").mkdir(parents=True)
     assert located("photos") == Path("data/photos")
     assert located(None) == Path("data")
-    assert located("nowhere") == Path("nowhere")
+    assert located("nowhere") == Path("data/nowhere")  # where it is looked for, or downloaded to
     monkeypatch.setenv("PERCEIVER_DATA", str(tmp_path / "elsewhere"))
     assert located("photos") == tmp_path / "elsewhere" / "photos"
     (tmp_path / "photos").mkdir()
