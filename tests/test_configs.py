@@ -49,6 +49,7 @@ def test_a_recipe_runs(path, made_up):
     run = main(["fit", f"--config={path}", *made_up(load(path)), "--trainer.fast_dev_run=1"])
     assert run.trainer.global_step == 1
     assert 0 <= run.trainer.callback_metrics["val/accuracy"] <= 1
+    assert not Path("checkpoints").exists()  # a trial leaves nothing
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)

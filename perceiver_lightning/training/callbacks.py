@@ -52,6 +52,10 @@ class BestAndLast(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
         self._save_newest(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what is left; Lightning's own writes last.ckpt here even of a trial run (fast_dev_run)."""
+        self._save_newest(trainer)
+
     def _save_newest(self, trainer: Trainer) -> None:
         """Write last.ckpt, unless this step has been saved: so a new best comes first, or it would not be saved."""
         if not self._should_skip_saving_checkpoint(trainer):
