@@ -1,24 +1,17 @@
 """What all image data here share: sizes, splits, augmentation, normalisation, permuted pixels."""
 
-import logging
-from abc import ABC, abstractmethod
+from abc import ABC
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, WeightedRandomSampler
-
 from datamodules.augment import crop_and_flip, example_transform, mix, normalise, permutation, resize
-from datamodules.base import DataModule, require
-from datamodules.image_sets import ImageSet, Split, cut, unlabelled_folder
-from perceiver_lightning.errors import InputError
+from datamodules.base import require
+from datamodules.file_base import Files
+from datamodules.image_sets import IMAGES, ImageSet
+from datamodules.splits import Split
 
-log = logging.getLogger(__name__)
 
-
-class Images(DataModule, ABC):
+class Images(Files, ABC):
     """Images of one modality, `image`; a subclass says where its splits are from.
 
     Images are read and augmented one by one as bytes, and made floats on the device. The training split is augmented,
@@ -98,7 +91,6 @@ class Images(DataModule, ABC):
         else:
             require(resolution is None, "resolution", "null, as size is given", resolution)
             require(len(size) == 2, "size", "an int or [height, width]", size)
-        require(0 < val_fraction < 1, "val_fraction", "a number between 0 and 1", val_fraction)
         if centre_crop is not None:
             require(0 < centre_crop <= 1, "centre_crop", "null, or a number above 0 and up to 1", centre_crop)
         if random_resized_crop is not None:
@@ -115,77 +107,37 @@ class Images(DataModule, ABC):
         require(len(stds) == channels and min(stds) > 0, "std", f"one number above 0, or {channels} (channels)", std)
 
         modalities = {"image": {"channels": channels, "resolution": size or resolution}}
-        super().__init__(modalities, num_classes, class_names, batch_size=batch_size, num_workers=num_workers)
+        super().__init__(
+            IMAGES,
+            modalities,
+            num_classes,
+            class_names,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            val_fraction=val_fraction,
+            split_seed=split_seed,
+            balanced_sampling=balanced_sampling,
+            cache=cache,
+            predict_dir=predict_dir,
+            skip_broken=skip_broken,
+        )
         self.channels = channels
         self.mean = means
         self.std = stds
-        self.val_fraction = val_fraction
-        self.split_seed = split_seed
         self.random_crop = random_crop
         self.horizontal_flip = horizontal_flip
         self.mixup = mixup
         self.cutmix = cutmix
-        self.balanced_sampling = balanced_sampling
-        self.cache = cache
-        self.predict_dir = predict_dir
-        self.skip_broken = skip_broken
         self._resize = partial(resize, size=size, centre_crop=centre_crop) if size else None
         self._train_resize = None if random_resized_crop else self._resize
         self._augment = example_transform(size, random_resized_crop, rand_augment)
         self._permutation = permutation(size, permute_pixels) if size and permute_pixels is not None else None
 
-    @abstractmethod
-    def find_train(self) -> tuple[Split, Split | None]:
-        """The images of train and of validation, not read yet; None where validation is to be cut from train."""
-
-    @abstractmethod
-    def find_test(self) -> Split:
-        """The images of test, not read yet."""
-
-    def setup(self, stage: str) -> None:
-        """Find the images that the stage needs; decode them here if they are to be cached or checked."""
-        if stage in ("fit", "validate") and self.val_set is None:
-            train, val = self.find_train()
-            if val is None:
-                train, val = cut(train, self.val_fraction, self.split_seed, "val_fraction")
-            self.train_set = ImageSet(train, self.channels, self._train_resize, self._augment)
-            self.val_set = ImageSet(val, self.channels, self._resize)
-        if stage == "test" and self.test_set is None:
-            self.test_set = ImageSet(self.find_test(), self.channels, self._resize)
-        if stage == "predict" and self.predict_set is None:
-            if self.predict_dir is None:
-                raise InputError("predict_dir: expected a folder of images to predict, found null")
-            self.predict_set = ImageSet(unlabelled_folder(Path(self.predict_dir)), self.channels, self._resize)
-
-        sets = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}
-        for name in sets[stage]:
-            images: ImageSet = getattr(self, f"{name}_set")
-            count = len(images)
-            broken = images.prepare(skip_broken=self.skip_broken, cache=self.cache and name != "predict")
-            if broken:
-                log.warning(f"{name}: left out {len(broken)} of {count} images, which cannot be read: {broken}")
-                if name == "train" and 0 in (counts := self.class_counts()):
-                    empty = self.class_names[counts.index(0)]
-                    raise InputError(
-                        f"{images.split.where}: expected a readable image of {empty!r} in train, found none"
-                    )
-
-    def class_counts(self) -> list[int]:
-        """Examples per class of the train split; after `setup("fit")`."""
-        return np.bincount(self.train_set.split.labels, minlength=self.num_classes).tolist()
-
-    def train_dataloader(self) -> DataLoader:
-        """Augmented batches of `train_set`, shuffled or drawn with each class equally often."""
-        if not self.balanced_sampling:
-            return self.loader("train", training=True)
-        labels = torch.tensor(self.train_set.split.labels)
-        weights = 1 / labels.bincount()[labels]
-        return self.loader("train", training=True, sampler=WeightedRandomSampler(weights.tolist(), len(labels)))
-
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """`finish` the batch, and check the first of a stage."""
-        training = self.trainer is not None and self.trainer.training
-        return super().on_after_batch_transfer(self.finish(batch, training), dataloader_idx)
+    def make_set(self, split: Split, training: bool) -> ImageSet:
+        """The images of a split, brought to their size, or in training to a random piece of it, and augmented."""
+        if training:
+            return ImageSet(split, self.channels, self._train_resize, self._augment)
+        return ImageSet(split, self.channels, self._resize)
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """What is done to a whole batch on its device: crop, flip and mix if training, normalise, permute.

@@ -1,6 +1,5 @@
 """Images to train on: scikit-learn's digits, torchvision's sets by name, folders of your own."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ from sklearn.datasets import load_digits
 from datamodules import torchvision_sets
 from datamodules.base import located
 from datamodules.image_base import Images
-from datamodules.image_sets import Split, class_folders, cut, labelled_folder
+from datamodules.image_sets import IMAGES
+from datamodules.splits import ClassFolder, Split, cut
 from perceiver_lightning.errors import InputError
 
 
@@ -42,7 +42,8 @@ class Digits(Images):
         digits = load_digits()
         scans = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 0 to 16 in the package
         names = [f"digit {row}" for row in range(len(scans))]
-        return cut(Split(list(scans), names, digits.target.tolist(), Image.fromarray, "digits"), 0.2, 0, "test")
+        kind = IMAGES._replace(open=Image.fromarray)
+        return cut(Split(list(scans), names, digits.target.tolist(), "digits", kind), 0.2, 0, "test")
 
 
 class TorchvisionImages(Images):
@@ -140,35 +141,13 @@ class ImageFolder(Images):
     """
 
     def __init__(self, root: str, num_classes: int | None = None, test_fraction: float = 0.1, **options: Any) -> None:
-        self.folder = located(root)
-        self.test_fraction = test_fraction
-        classes = class_folders(self._train_folder()) if self.folder.is_dir() or num_classes is None else None
-        if classes is not None and num_classes not in (None, len(classes)):
-            raise InputError(
-                f"num_classes: expected {len(classes)}, the number of classes in {self._train_folder()}, "
-                f"found {num_classes}"
-            )
-        super().__init__(num_classes=len(classes or []) or num_classes or 0, class_names=classes, **options)
+        self.files = ClassFolder(root, IMAGES, num_classes, test_fraction)
+        super().__init__(num_classes=self.files.num_classes, class_names=self.files.class_names, **options)
 
     def find_train(self) -> tuple[Split, Split | None]:
         """The train folder, and the validation folder if there is one."""
-        if not self._is_split():
-            return self._cut_test()[0], None
-        val = next((name for name in ("val", "validation", "valid") if (self.folder / name).is_dir()), None)
-        return self._list("train"), self._list(val) if val else None
+        return self.files.find_train(self.split_seed)
 
     def find_test(self) -> Split:
         """The test folder."""
-        return self._list("test") if self._is_split() else self._cut_test()[1]
-
-    def _is_split(self) -> bool:
-        return any((self.folder / name).is_dir() for name in ("train", "val", "validation", "valid", "test"))
-
-    def _train_folder(self) -> Path:
-        return self.folder / "train" if self._is_split() else self.folder
-
-    def _cut_test(self) -> tuple[Split, Split]:
-        return cut(self._list("."), self.test_fraction, self.split_seed, "test_fraction")
-
-    def _list(self, name: str) -> Split:
-        return labelled_folder(self.folder / name, self.folder, class_folders(self._train_folder()))
+        return self.files.find_test(self.split_seed)

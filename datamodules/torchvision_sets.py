@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torchvision
 from PIL import Image
 
-from datamodules.image_sets import Split
+from datamodules.image_sets import IMAGES
+from datamodules.splits import Split
 from perceiver_lightning.errors import InputError
 
 
@@ -108,7 +109,8 @@ def load(name: str, root: str, split: str, arguments: dict[str, Any]) -> Split:
             f"found: {error}"
         ) from error
     items = [(dataset, row) for row in range(len(dataset))]
-    return Split(items, [f"{split}/{row}" for row in range(len(items))], _labels(dataset), _open, f"{name} in {root}")
+    names = [f"{split}/{row}" for row in range(len(items))]
+    return Split(items, names, _labels(dataset), f"{name} in {root}", IMAGES._replace(open=_open))
 
 
 def _accepted(name: str) -> set[str]:

@@ -250,7 +250,7 @@ def test_broken_images_are_left_out_and_counted_when_asked(folder, cache, caplog
 
 def test_a_class_with_broken_images_only_is_named(folder):
     broken(folder, *(f"train/dog/{i}.png" for i in range(10)))
-    with pytest.raises(InputError, match=f"{folder}: expected a readable image of 'dog' in train, found none"):
+    with pytest.raises(InputError, match=f"{folder}: expected images of 'dog' in train that can be read, found none"):
         ImageFolder(str(folder), size=4, skip_broken=True).setup("fit")
 
 

@@ -1,0 +1,178 @@
+"""Files listed, labelled and cut into splits before any is read: what images, sound and point clouds share."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from torchvision.datasets.folder import make_dataset
+
+from datamodules.base import located
+from perceiver_lightning.errors import InputError
+
+
+class Kind(NamedTuple):
+    """What files hold: its plural name for messages, the extensions of such files, and what opens one item."""
+
+    name: str
+    extensions: tuple[str, ...]
+    open: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The examples of one split, not read yet.
+
+    Attributes:
+        items: what `kind.open` takes, one per example.
+        names: of the examples, for predictions.
+        labels: their classes from 0 (with several labels a tuple of classes each), or None to predict.
+        where: the folder or set they are from, for messages.
+        kind: what they are, and what opens them.
+        strata: what a cut keeps the shares of; the labels if not given.
+        groups: what a cut keeps together (several clips of one recording), one name per example.
+    """
+
+    items: Sequence[Any]
+    names: Sequence[str]
+    labels: Sequence[Any] | None
+    where: str
+    kind: Kind
+    strata: Sequence[Any] | None = None
+    groups: Sequence[Any] | None = None
+
+    def take(self, rows: Sequence[int]) -> "Split":
+        """Some of the examples, in the order given."""
+
+        def some(column: Sequence[Any] | None) -> Any:
+            return None if column is None else [column[row] for row in rows]
+
+        return replace(
+            self,
+            items=some(self.items),
+            names=some(self.names),
+            labels=some(self.labels),
+            strata=some(self.strata),
+            groups=some(self.groups),
+        )
+
+
+def cut(split: Split, fraction: float, seed: int, key: str) -> tuple[Split, Split]:
+    """Cut a part off, drawn by `seed` with the same share of each stratum: the rest, and the part.
+
+    Where the split has groups, each is whole in one of the two, and shares are as near as that allows.
+
+    Raises:
+        InputError: a class is too small, or the part would have fewer examples than there are classes.
+    """
+    rows, strata = np.arange(len(split.items)), split.labels if split.strata is None else split.strata
+    try:
+        if split.groups is None:
+            rest, part = train_test_split(rows, test_size=fraction, random_state=seed, stratify=strata)
+        else:
+            folds = StratifiedGroupKFold(max(2, round(1 / fraction)), shuffle=True, random_state=seed)
+            rest, part = next(folds.split(rows, strata, split.groups))
+    except ValueError as error:
+        raise InputError(
+            f"{key}: expected to cut {fraction} of the {len(rows)} {split.kind.name} of {split.where} with every class "
+            f"in both parts, found that impossible ({error})"
+        ) from error
+    return split.take(sorted(rest.tolist())), split.take(sorted(part.tolist()))
+
+
+def class_folders(folder: Path, kind: Kind) -> list[str]:
+    """The names of the folders in a folder, sorted: its classes. Hidden ones are left out."""
+    if not folder.is_dir():
+        raise InputError(f"root: expected a folder with one folder of {kind.name} per class, found no folder {folder}")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise InputError(f"root: expected one folder of {kind.name} per class in {folder}, found none")
+    return names
+
+
+def labelled_folder(folder: Path, root: Path, classes: list[str], kind: Kind) -> Split:
+    """The files in `folder/<class>/`, at any depth, named by their path from `root`.
+
+    Raises:
+        InputError: the folder is missing, has a class that is not among `classes` (those of train), or one without
+            files of the kind.
+    """
+    present = class_folders(folder, kind)
+    for name in present:
+        if name not in classes:
+            raise InputError(f"{folder / name}: expected a class that train has ({', '.join(classes)}), found {name!r}")
+    labels_of = {name: label for label, name in enumerate(classes)}
+    files = make_dataset(str(folder), labels_of, extensions=kind.extensions, allow_empty=True)
+    found = {label for _, label in files}
+    for name in present:
+        if labels_of[name] not in found:
+            raise InputError(f"{folder / name}: expected {kind.name} ({', '.join(kind.extensions)}), found none")
+    paths = [path for path, _ in files]
+    names = [os.path.relpath(path, root) for path in paths]
+    return Split(paths, names, [label for _, label in files], str(root), kind)
+
+
+def unlabelled_folder(folder: Path, kind: Kind) -> Split:
+    """All files of a kind in a folder, at any depth, sorted by their path from it, which is their name."""
+    if not folder.is_dir():
+        raise InputError(f"predict_dir: expected a folder of {kind.name}, found no folder {folder}")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kind.extensions)
+    if not paths:
+        raise InputError(f"predict_dir: expected {kind.name} ({', '.join(kind.extensions)}) in {folder}, found none")
+    return Split(paths, [str(path.relative_to(folder)) for path in paths], None, str(folder), kind)
+
+
+class ClassFolder:
+    """A folder `<split>/<class>/*`, or `<class>/*`, which is then split by seed.
+
+    The splits are called `train`, `val` (or `validation`, `valid`) and `test`; the classes are the folders in train,
+    sorted; the files may lie at any depth below.
+
+    Args:
+        root: the folder, from here or below the folder of all data (`located`).
+        kind: of the files.
+        num_classes: number of classes, if the folder may be absent (to know the price of a run before the data are
+            there); checked against the folder where it is there.
+        test_fraction: share that is cut off for test where the folder is not split.
+    """
+
+    def __init__(self, root: str, kind: Kind, num_classes: int | None, test_fraction: float) -> None:
+        self.folder = located(root)
+        self.kind = kind
+        self.test_fraction = test_fraction
+        found = class_folders(self._train_folder(), kind) if self.folder.is_dir() or num_classes is None else None
+        if found is not None and num_classes not in (None, len(found)):
+            raise InputError(
+                f"num_classes: expected {len(found)}, the number of classes in {self._train_folder()}, "
+                f"found {num_classes}"
+            )
+        self.class_names = found
+        self.num_classes = len(found or []) or num_classes or 0
+
+    def find_train(self, seed: int) -> tuple[Split, Split | None]:
+        """The train folder, and the validation folder if there is one."""
+        if not self._is_split():
+            return self._cut_test(seed)[0], None
+        val = next((name for name in ("val", "validation", "valid") if (self.folder / name).is_dir()), None)
+        return self._list("train"), self._list(val) if val else None
+
+    def find_test(self, seed: int) -> Split:
+        """The test folder."""
+        return self._list("test") if self._is_split() else self._cut_test(seed)[1]
+
+    def _is_split(self) -> bool:
+        return any((self.folder / name).is_dir() for name in ("train", "val", "validation", "valid", "test"))
+
+    def _train_folder(self) -> Path:
+        return self.folder / "train" if self._is_split() else self.folder
+
+    def _cut_test(self, seed: int) -> tuple[Split, Split]:
+        return cut(self._list("."), self.test_fraction, seed, "test_fraction")
+
+    def _list(self, name: str) -> Split:
+        return labelled_folder(
+            self.folder / name, self.folder, class_folders(self._train_folder(), self.kind), self.kind
+        )
