@@ -122,6 +122,9 @@ class DataModule(LightningDataModule):
         self.multilabel = multilabel
         self.batch_size = batch_size
         self.num_workers = num_workers
+        # Modalities with coordinates: the elements of an example, which their resolution does not say. No fact of a
+        # model, which takes any number; it tells the price of a run.
+        self.elements: dict[str, int] = {}
         self.train_set: Any = None
         self.val_set: Any = None
         self.test_set: Any = None

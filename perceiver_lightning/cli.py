@@ -306,7 +306,12 @@ class CLI(LightningCLI):
     def opening(self) -> str:
         """One line on what begins."""
         data: Any = self.datamodule
-        sizes = {name: [*of["resolution"], of["channels"]] for name, of in data.modalities.items()}
+        sizes = {
+            name: [data.elements[name], f"({len(of['resolution'])} + {of['channels']})"]
+            if name in data.elements
+            else [*of["resolution"], of["channels"]]
+            for name, of in data.modalities.items()
+        }
         inputs = ", ".join(f"{name} {' x '.join(map(str, size))}" for name, size in sizes.items())
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         step = self.memory.get("step") if self.subcommand == "fit" else None

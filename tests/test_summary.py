@@ -23,8 +23,8 @@ from perceiver_lightning.model import Perceiver
 IMAGENET = {"image": {"channels": 3, "resolution": [224, 224]}}
 
 
-def facts(modalities, batch_size):
-    return SimpleNamespace(modalities=modalities, batch_size=batch_size)
+def facts(modalities, batch_size, **elements):
+    return SimpleNamespace(modalities=modalities, batch_size=batch_size, elements=elements)
 
 
 def task(modalities, outputs, **arguments):
@@ -64,6 +64,18 @@ def test_flops_of_a_linear_decoder_by_hand():
     mlp, decoder = 2 * n * d * d, d * 3
     perceiver = Perceiver(modalities, 3, **model)
     assert forward_flops(perceiver, modalities) == 2 * (projections + attention + mlp + decoder)
+
+
+def test_coordinates_are_priced_by_their_number_and_not_by_their_resolution():
+    model = {"num_latents": 4, "latent_width": 8, "bands": 2, "cross_attends": [1]}
+    cloud, image = {"channels": 0, "resolution": [2240] * 3}, {"channels": 0, "resolution": [5, 4, 5]}
+    points, grid = (
+        summarise(task({"p": of}, 2, **model), facts({"p": of}, 3, **elements))
+        for of, elements in ((cloud, {"p": 100}), (image, {}))
+    )
+    assert points["modalities"] == {"p": {"elements": 100, "channels": 15}} == grid["modalities"]
+    assert points["flops"] == grid["flops"]
+    assert points["memory_bytes"] > grid["memory_bytes"]  # features of each example's own coordinates
 
 
 def test_modalities_share_the_common_width_and_the_model_stays_as_it_is():

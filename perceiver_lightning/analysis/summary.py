@@ -42,6 +42,7 @@ class HasFacts(Protocol):
 
     modalities: dict[str, dict[str, Any]]
     batch_size: int
+    elements: dict[str, int]
 
 
 def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
@@ -55,29 +56,31 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
         latents         [N, D]
         memory_bytes    `training_memory` at the datamodule's batch size
     """
-    perceiver, modalities = task.perceiver, datamodule.modalities
-    flops = forward_flops(perceiver, modalities)
+    perceiver, modalities, elements = task.perceiver, datamodule.modalities, datamodule.elements
+    flops = forward_flops(perceiver, modalities, elements)
     return {
         "parameters": sum(parameter.numel() for parameter in perceiver.parameters()),
         "flops": flops,
         "flops_executed": flops,  # dense is the only attention there is
         "modalities": {
-            name: {"elements": math.prod(facts["resolution"]), "channels": perceiver.inputs.width}
+            name: {"elements": elements.get(name, math.prod(facts["resolution"])), "channels": perceiver.inputs.width}
             for name, facts in modalities.items()
         },
         "latents": list(perceiver.latents.shape),
-        "memory_bytes": training_memory(perceiver, modalities, datamodule.batch_size),
+        "memory_bytes": training_memory(perceiver, modalities, datamodule.batch_size, elements),
     }
 
 
-def forward_flops(perceiver: Perceiver, modalities: Modalities) -> int:
-    """FLOPs of the forward pass of one example; a multiply-add is two."""
+def forward_flops(perceiver: Perceiver, modalities: Modalities, elements: Mapping[str, int] | None = None) -> int:
+    """FLOPs of the forward pass of one example; a multiply-add is two. `elements` as `DataModule` has them."""
     with FlopCounterMode(display=False) as counter:
-        without_values(perceiver)(inputs_without_values(modalities, batch_size=1))
+        without_values(perceiver)(inputs_without_values(modalities, 1, elements=elements))
     return counter.get_total_flops()
 
 
-def training_memory(perceiver: Perceiver, modalities: Modalities, batch_size: int) -> int:
+def training_memory(
+    perceiver: Perceiver, modalities: Modalities, batch_size: int, elements: Mapping[str, int] | None = None
+) -> int:
     """The most bytes that tensors hold at any time of a training step, from the second step on.
 
     That is parameters, gradients, the optimiser's two arrays for each parameter, a batch in the parameters' dtype, and
@@ -95,7 +98,7 @@ def training_memory(perceiver: Perceiver, modalities: Modalities, batch_size: in
         parameter.grad = torch.empty_like(parameter)
     with LiveBytes() as memory, FusedAttention():
         memory.add([*parameters, *states, *(p.grad for p in parameters if p.grad is not None)])
-        inputs = inputs_without_values(modalities, batch_size, model.latents.dtype)
+        inputs = inputs_without_values(modalities, batch_size, model.latents.dtype, elements)
         # Lightning's order: the gradients of the step before live until the forward pass is done.
         loss = model(inputs).sum()
         model.zero_grad()
@@ -113,13 +116,25 @@ def without_values(perceiver: Perceiver) -> Perceiver:
 
 
 def inputs_without_values(
-    modalities: Modalities, batch_size: int, dtype: torch.dtype = torch.float32
+    modalities: Modalities,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+    elements: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
-    """A batch's `inputs` on the meta device: each modality a full grid of its resolution."""
-    return {
-        name: {"content": torch.empty(batch_size, *facts["resolution"], facts["channels"], dtype=dtype, device="meta")}
-        for name, facts in modalities.items()
-    }
+    """A batch's `inputs` on the meta device: a modality with `elements` as coordinates, others as their full grid."""
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(batch_size, *shape, dtype=dtype, device="meta")
+
+    inputs = {}
+    for name, facts in modalities.items():
+        count = (elements or {}).get(name)
+        if count is None:
+            inputs[name] = {"content": empty(*facts["resolution"], facts["channels"])}
+        else:
+            axes = len(facts["resolution"])
+            inputs[name] = {"content": empty(count, facts["channels"]), "positions": empty(count, axes)}
+    return inputs
 
 
 class LiveBytes(TorchDispatchMode):
