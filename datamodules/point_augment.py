@@ -1,0 +1,75 @@
+"""What is done to point clouds: normalised one by one where they are read, then varied as a whole batch on its device.
+
+Legend: B batch, M points, C features, A = 3 axes: x, y, z.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from datamodules.base import FARTHEST_POSITION
+
+AXES = "xyz"
+
+
+def normalise(positions: Tensor, into: Literal["ball", "cube"]) -> Tensor:
+    """A cloud (M, 3) with its mean at zero, scaled until its farthest point is on the unit sphere or the unit cube.
+
+    The cube reaches from -1 to 1 along each axis. Points that all fall together come to lie at zero.
+    """
+    positions = positions - positions.mean(0)
+    distance = positions.norm(dim=1) if into == "ball" else positions.abs()
+    return positions / distance.max().clamp(min=torch.finfo(positions.dtype).tiny)
+
+
+def choose(points: Tensor, count: int | None, seed: int | None) -> Tensor:
+    """`count` of the points (M, 3 + C), drawn without repeats: anew, or by `seed`; all if there are no more."""
+    if count is None or len(points) <= count:
+        return points
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return points[torch.randperm(len(points), generator=generator)[:count]]
+
+
+def rotate(vectors_BMA: Tensor, angle_B: Tensor, up: int) -> Tensor:
+    """Turn each cloud's positions or normals by its angle, in radians, about the axis `up`: 0, 1 or 2."""
+    first, second = (up + 1) % 3, (up + 2) % 3  # x to y about z, y to z about x, z to x about y
+    cos, sin = angle_B.cos()[:, None], angle_B.sin()[:, None]
+    turned = vectors_BMA.clone()
+    turned[..., first] = cos * vectors_BMA[..., first] - sin * vectors_BMA[..., second]
+    turned[..., second] = sin * vectors_BMA[..., first] + cos * vectors_BMA[..., second]
+    return turned
+
+
+def random_angles(batch: int, degrees: float, device: torch.device) -> Tensor:
+    """Angles (B,) in radians, up to `degrees` either way."""
+    return (2 * torch.rand(batch, device=device) - 1) * math.radians(degrees)
+
+
+def scale_points(positions_BMA: Tensor, low: float, high: float) -> Tensor:
+    """Multiply each point by a number of its own between `low` and `high` (Perceiver, section 4.4: 0.99 to 1.01)."""
+    return positions_BMA * (low + (high - low) * torch.rand_like(positions_BMA[..., :1]))
+
+
+def stretch(positions_BMA: Tensor, low: float, high: float) -> Tensor:
+    """Multiply each cloud along each axis by a number of its own between `low` and `high`."""
+    return positions_BMA * (low + (high - low) * torch.rand_like(positions_BMA[:, :1]))
+
+
+def jitter(positions_BMA: Tensor, std: float) -> Tensor:
+    """Move each point by normal noise, cut at 5 standard deviations (PointNet's 0.01 and 0.05)."""
+    return positions_BMA + (std * torch.randn_like(positions_BMA)).clamp(-5 * std, 5 * std)
+
+
+def drop_points(mask_BM: Tensor, greatest: float) -> Tensor:
+    """Mask points out: in each cloud a share of its own between 0 and `greatest`, each point by chance, never all."""
+    share_B1 = greatest * torch.rand(len(mask_BM), 1, device=mask_BM.device)
+    kept_BM = mask_BM & (torch.rand(mask_BM.shape, device=mask_BM.device) >= share_B1)
+    return torch.where(kept_BM.any(1, keepdim=True), kept_BM, mask_BM)
+
+
+def shrink_to_fit(positions_BMA: Tensor) -> Tensor:
+    """Shrink each cloud that stands out of what positions may be, as a whole, until it fits; the others stay."""
+    most_B11 = positions_BMA.abs().amax((1, 2), keepdim=True)
+    return positions_BMA * (0.999 * FARTHEST_POSITION / most_B11.clamp(min=1e-9)).clamp(max=1)

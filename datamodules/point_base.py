@@ -1,0 +1,214 @@
+"""What all point clouds here share: reading, normalisation, number of points, augmentation."""
+
+import os
+from abc import ABC
+from typing import Any, Literal
+
+import torch
+
+from datamodules.base import require
+from datamodules.file_base import Files, FileSet
+from datamodules.point_augment import (
+    AXES,
+    choose,
+    drop_points,
+    jitter,
+    normalise,
+    random_angles,
+    rotate,
+    scale_points,
+    shrink_to_fit,
+    stretch,
+)
+from datamodules.point_files import NORMALS, POINT_EXTENSIONS, read_points
+from datamodules.splits import Kind, Split
+from perceiver_lightning.errors import InputError
+
+POINTS = Kind("point clouds", POINT_EXTENSIONS, read_points)
+
+
+class PointSet(FileSet):
+    """Reads the clouds of a split as examples.
+
+    Args:
+        split: the clouds; its kind opens them with what else `read_points` takes.
+        reading: that: features, samples and seed.
+        into: what they are normalised into.
+        num_points: the most points of an example; null for all.
+        seed: of the choice of these points; None for another choice each time.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        reading: dict[str, Any],
+        into: Literal["ball", "cube"] | None,
+        num_points: int | None,
+        seed: int | None,
+    ) -> None:
+        super().__init__(split)
+        self.reading = reading
+        self.into = into
+        self.num_points = num_points
+        self.seed = seed
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """One cloud, of `num_points` points if it has as many."""
+        points = choose(self.content(row), self.num_points, self.seed)
+        return self.example(row, {"points": {"content": points[:, 3:], "positions": points[:, :3]}})
+
+    def read(self, row: int) -> torch.Tensor:
+        """All points of one cloud, normalised: float32 (M, 3 + C).
+
+        Raises:
+            InputError: the cloud cannot be read, or has values that are not finite or lie too far out.
+        """
+        where = os.path.join(self.split.where, self.split.names[row])
+        points = torch.from_numpy(self.split.kind.open(self.split.items[row], **self.reading)).float()
+        bad = int((~points.isfinite().all(1)).sum())
+        require(bad == 0, where, "finite values", f"NaN or infinity in {bad} of {len(points)} points")
+        if self.into is not None:
+            points[:, :3] = normalise(points[:, :3], self.into)
+        elif (farthest := points[:, :3].abs().max().item()) > 1:
+            raise InputError(f"{where}: expected positions in [-1, 1], as normalise is null, found {farthest:g}")
+        return points
+
+
+class Points(Files, ABC):
+    """Point clouds of one modality, `points`: positions (B, M, 3), features as content (B, M, C); a subclass says where
+    its splits are from.
+
+    A batch of clouds that differ in their number of points is padded and masked. The training split is augmented,
+    the others never; the test split is looked at in stage `test` only.
+
+    Args:
+        num_classes: number of classes.
+        class_names: their names; numbers if not given.
+        features: names of what the files say of each point beside x, y and z, such as [nx, ny, nz] (which meshes have,
+            too), [red, green, blue] or [intensity]; none for bare points.
+        feature_mean: what is taken off each feature; one number or one per feature.
+        feature_std: what each feature is then divided by; one number or one per feature.
+        num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
+            `sample_seed`. Null for all.
+        mesh_samples: points that are drawn from the surface of a mesh when it is read; `num_points` if not given, or
+            2048 where that is null.
+        sample_seed: the seed of both draws.
+        normalise: "cube" or "ball": the mean of a cloud is moved to zero, and its farthest point scaled to lie on the
+            cube from -1 to 1 or on the unit sphere. Null leaves positions alone, which must lie in [-1, 1] then.
+        resolution: twice the highest frequency of the Fourier bands, along each axis; 2240, the paper's 1120, unless
+            given.
+        up: the axis that points up.
+        rotate: in training, turn each cloud (and its normals) about the axis up by up to so many degrees either way;
+            180 for any angle.
+        stretch: in training, [least, greatest] of a random factor for each cloud and axis.
+        scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
+        jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
+        drop_points: in training, the greatest share of a cloud's points to leave out; each cloud gets its own share.
+        batch_size: clouds in a batch, on each device.
+        num_workers: processes that read ahead; 0 is right for cached clouds, else about one per core.
+        options: as all `Files` have them: `val_fraction`, `split_seed`, `balanced_sampling`, `cache`, `predict_dir`
+            and `skip_broken`.
+
+    Raises:
+        InputError: an argument is out of its range, or does not go with another.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_names: list[str] | None = None,
+        features: list[str] | None = None,
+        feature_mean: float | list[float] = 0.0,
+        feature_std: float | list[float] = 1.0,
+        num_points: int | None = 2048,
+        mesh_samples: int | None = None,
+        sample_seed: int = 0,
+        normalise: Literal["ball", "cube"] | None = "cube",
+        resolution: int = 2240,
+        up: Literal["x", "y", "z"] = "z",
+        rotate: float = 0.0,
+        stretch: list[float] | None = None,
+        scale_points: list[float] | None = None,
+        jitter: float = 0.0,
+        drop_points: float = 0.0,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        **options: Any,
+    ) -> None:
+        features = features or []
+        means = feature_mean if isinstance(feature_mean, list) else [feature_mean] * len(features)
+        stds = feature_std if isinstance(feature_std, list) else [feature_std] * len(features)
+        per_feature = f"one number, or {len(features)} (features)"
+        require(len(set(features)) == len(features), "features", "names that differ", features)
+        require(len(means) == len(features), "feature_mean", per_feature, feature_mean)
+        require(len(stds) == len(features) and min(stds, default=1) > 0, "feature_std", f"{per_feature}, above 0", stds)
+        for key, count in (("num_points", num_points), ("mesh_samples", mesh_samples)):
+            require(count is None or count >= 1, key, "null, or an integer of at least 1", count)
+        samples = mesh_samples or num_points or 2048
+        require(samples >= (num_points or 1), "mesh_samples", f"null, or at least {num_points} (num_points)", samples)
+        require(0 <= rotate <= 180, "rotate", "degrees from 0 to 180", rotate)
+        require(jitter >= 0, "jitter", "a number of at least 0", jitter)
+        require(0 <= drop_points < 1, "drop_points", "a share from 0 to below 1", drop_points)
+        for key, scale in (("stretch", stretch), ("scale_points", scale_points)):
+            is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
+            require(is_range, key, "null, or [least, greatest] above 0", scale)
+
+        modalities = {"points": {"channels": len(features), "resolution": [resolution] * 3}}
+        super().__init__(
+            POINTS, modalities, num_classes, class_names, batch_size=batch_size, num_workers=num_workers, **options
+        )
+        self.elements = {"points": num_points or samples}
+        self.features = features
+        self.reading = {"features": features, "samples": samples, "seed": sample_seed}
+        self.feature_mean = means
+        self.feature_std = stds
+        self.num_points = num_points
+        self.sample_seed = sample_seed
+        self.normalise: Literal["ball", "cube"] | None = normalise
+        self.up = AXES.index(up)
+        self.rotate = rotate
+        self.stretch = stretch
+        self.scale_points = scale_points
+        self.jitter = jitter
+        self.drop_points = drop_points
+
+    def make_set(self, split: Split, training: bool) -> PointSet:
+        """The clouds of a split; other points of each every time if `training`."""
+        return PointSet(split, self.reading, self.normalise, self.num_points, None if training else self.sample_seed)
+
+    def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
+        """Augment a batch if training, and normalise its features. See `Files.finish`."""
+        points = dict(batch["inputs"]["points"])
+        if training:
+            points = self._augment(**points)
+        if self.features:
+            mean, std = (points["content"].new_tensor(values) for values in (self.feature_mean, self.feature_std))
+            points["content"] = (points["content"] - mean) / std
+        if "mask" in points:
+            points["content"] = points["content"] * points["mask"][..., None]
+        return {**batch, "inputs": {"points": points}}
+
+    def _augment(
+        self, content: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        if self.rotate:
+            angle = random_angles(len(positions), self.rotate, positions.device)
+            positions = rotate(positions, angle, self.up)
+            if set(NORMALS) <= set(self.features):
+                columns = [self.features.index(name) for name in NORMALS]
+                content = content.clone()
+                content[..., columns] = rotate(content[..., columns], angle, self.up)
+        if self.stretch:
+            positions = stretch(positions, *self.stretch)
+        if self.scale_points:
+            positions = scale_points(positions, *self.scale_points)
+        if self.jitter:
+            positions = jitter(positions, self.jitter)
+        if mask is not None:
+            positions = positions * mask[..., None]  # what pads stays at zero
+        positions = shrink_to_fit(positions)
+        if self.drop_points:
+            there = torch.ones_like(positions[..., 0], dtype=torch.bool) if mask is None else mask
+            mask = drop_points(there, self.drop_points)
+        points = {"content": content, "positions": positions}
+        return points if mask is None else {**points, "mask": mask}
