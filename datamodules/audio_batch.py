@@ -1,0 +1,124 @@
+"""What is done to a whole batch of sound on its device: augmentation, log-mel spectrogram, patches.
+
+A clip shorter than the batch is zero behind its own end and stays so: every step leaves it what it would be alone.
+
+Legend: B batch, T samples, C channels, F frames, S mel bands, K classes; length (B,) the own samples of each clip.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
+
+
+def own_places(length: Tensor, size: int) -> Tensor:
+    """The mask (B, size) of an axis of which each example has its own length."""
+    return torch.arange(size, device=length.device) < length[:, None]
+
+
+def shift(sound: Tensor, most: int) -> Tensor:
+    """Move each clip of a batch (B, T, C) by up to `most` samples either way, zeros coming in."""
+    batch, samples, _ = sound.shape
+    offset = torch.randint(-most, most + 1, (batch, 1), device=sound.device)
+    place = torch.arange(samples, device=sound.device) - offset
+    there = (place >= 0) & (place < samples)
+    each = torch.arange(batch, device=sound.device)[:, None]
+    return sound[each, place.clamp(0, samples - 1)] * there[..., None]
+
+
+def gain(sound: Tensor, decibels: float) -> Tensor:
+    """Make each clip of a batch (B, T, C) louder or softer by up to so many decibels."""
+    change = (2 * torch.rand(len(sound), 1, 1, device=sound.device) - 1) * decibels
+    return sound * 10 ** (change / 20)
+
+
+def noise(sound: Tensor, ratio: Sequence[float], length: Tensor) -> Tensor:
+    """Add white noise to each clip of a batch (B, T, C), softer than it by decibels drawn from `ratio`, [low, high].
+
+    A silent clip stays silent.
+    """
+    drawn = ratio[0] + (ratio[1] - ratio[0]) * torch.rand(len(sound), 1, 1, device=sound.device)
+    power = sound.square().mean(2).sum(1) / length
+    return sound + torch.randn_like(sound) * (power[:, None, None] / 10 ** (drawn / 10)).sqrt()
+
+
+def mix(sound: Tensor, labels: Tensor, length: Tensor, num_classes: int, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """MixUp: to each clip (B, T, C) add the one before it, with one share for the batch drawn from Beta(alpha, alpha).
+
+    Labels, (B,) or (B, K), become (B, K); the length is the longer one's.
+    """
+    share = torch.distributions.Beta(alpha, alpha).sample().item()
+    if labels.ndim == 1:
+        labels = nn.functional.one_hot(labels, num_classes).float()
+    sound, labels = (share * both + (1 - share) * both.roll(1, 0) for both in (sound, labels))
+    return sound, labels, torch.maximum(length, length.roll(1, 0))
+
+
+class LogMel(nn.Module):
+    """The logarithm of a mel spectrogram: a frame at every `hop` samples, from the first sample on.
+
+    A window reaches past both ends of a clip into zeros, as it does into the padding of a batch, and no value depends
+    on other frames (as decibels below the loudest would): so a padded clip's own frames are those it has alone.
+
+    Args:
+        sample_rate: of the sound.
+        mels: mel bands S.
+        window: samples of a frame's window, of Hann's form.
+        hop: samples from one frame to the next.
+        frequencies: the [lowest, highest] of the bands, in Hz.
+    """
+
+    def __init__(self, sample_rate: int, mels: int, window: int, hop: int, frequencies: Sequence[float]) -> None:
+        super().__init__()
+        self.hop = hop
+        self.spectrogram = MelSpectrogram(
+            sample_rate,
+            n_fft=window,
+            hop_length=hop,
+            n_mels=mels,
+            f_min=frequencies[0],
+            f_max=frequencies[1],
+            pad_mode="constant",
+        )
+
+    def frames(self, samples: Any) -> Any:
+        """Frames of so many samples (an int or a tensor): one for each hop that is begun."""
+        return -(-samples // self.hop)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        """Sound (B, T, C) to (B, F, S, C)."""
+        power_BCSF = self.spectrogram(sound.transpose(1, 2))
+        return (power_BCSF[..., : self.frames(sound.shape[1])] + 1e-6).log().permute(0, 3, 2, 1)
+
+
+def normalise(content: Tensor, scale: Sequence[float] | None, there: Tensor) -> Tensor:
+    """Content (B, I, ..., C) less a mean, over a standard deviation, and 0 where `there` (B, I) is False.
+
+    `scale` is [mean, standard deviation]; for None each clip has its own, over all that is there. A silent clip
+    becomes 0.
+    """
+    there = there.view(*there.shape, *[1] * (content.ndim - 2))
+    if scale is not None:
+        return (content - scale[0]) / scale[1] * there
+    axes = tuple(range(1, content.ndim))
+    count = there.sum(axes, keepdim=True) * prod(content.shape[2:])
+    centred = (content - (content * there).sum(axes, keepdim=True) / count) * there
+    return centred / (centred.square().sum(axes, keepdim=True) / count + 1e-8).sqrt()
+
+
+def patches(content: Tensor, size: Sequence[int]) -> Tensor:
+    """Content (B, *grid, C) in patches of `size` places per axis, zeros filling up the last: their places are channels.
+
+    Returns:
+        (B, *grid of patches, prod(size) * C).
+    """
+    axes = range(1, len(size) + 1)
+    filling = [amount for axis in reversed(axes) for amount in (0, -content.shape[axis] % size[axis - 1])]
+    content = nn.functional.pad(content, (0, 0, *filling))
+    for axis in reversed(axes):
+        content = content.unflatten(axis, (-1, size[axis - 1]))
+    order = [0, *(2 * axis - 1 for axis in axes), *(2 * axis for axis in axes), content.ndim - 1]
+    return content.permute(order).flatten(len(size) + 1)
