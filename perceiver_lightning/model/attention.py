@@ -4,10 +4,10 @@ Legend of shapes: B batch, H heads, N queries, M elements attended to, D latent 
 E width of one head.
 """
 
+from typing import Protocol
+
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from .inputs import InputArray
 
 
 def attend(queries_BHNE: Tensor, keys_BHME: Tensor, values_BHME: Tensor, mask_BM: Tensor | None = None) -> Tensor:
@@ -62,6 +62,13 @@ class Attention(nn.Module):
         return self.output(attend(q, k, v, mask_BM).transpose(1, 2).flatten(2))
 
 
+class Reader(Protocol):
+    """A way to attend to an input array: dense (`inputs.InputArray`), or separable (`separable.Separable`)."""
+
+    def read(self, queries_BND: Tensor, norm: nn.LayerNorm, attention: Attention) -> Tensor:
+        """What the queries (B, N, D) find in the input array, seen through its LayerNorm: (B, N, D)."""
+
+
 class MLP(nn.Sequential):
     """Two linear layers with a GELU between them; `widening` is the hidden width over the outer one."""
 
@@ -99,9 +106,9 @@ class CrossAttend(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.residual = residual
 
-    def forward(self, queries_BND: Tensor, inputs: InputArray) -> Tensor:
+    def forward(self, queries_BND: Tensor, inputs: Reader) -> Tensor:
         """The queries (B, N, D) after reading the input array: (B, N, D)."""
-        found = self.attention(self.norm_queries(queries_BND), self.norm_inputs(inputs.array), inputs.mask)
+        found = inputs.read(self.norm_queries(queries_BND), self.norm_inputs, self.attention)
         x = self.dropout(found) + queries_BND if self.residual else self.dropout(found)
         return x + self.dropout(self.mlp(self.norm_mlp(x)))
 

@@ -65,6 +65,10 @@ class InputArray:
         masks = (there if p.mask is None else p.mask for p, there in zip(self.parts, everywhere, strict=True))
         return torch.cat([mask.flatten(1) for mask in masks], 1)
 
+    def read(self, queries_BND: Tensor, norm: nn.LayerNorm, attention: Callable[..., Tensor]) -> Tensor:
+        """What the queries (B, N, D) find in the input array, laid out and seen through its LayerNorm: (B, N, D)."""
+        return attention(queries_BND, norm(self.array), self.mask)
+
 
 class Inputs(nn.Module):
     """Builds the input array from a batch's `inputs`.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .attention import CrossAttend, SelfAttend
 from .inputs import InputArray, Inputs, Part, Positions
+from .separable import Separable
 from .positions import FourierPositions, even_grid
 
 
@@ -71,6 +72,7 @@ class Perceiver(nn.Module):
         cross_attends: Sequence[int] = (1, 1, 1, 1, 1, 1, 1, 1),
         self_attends: int = 6,
         sharing: Literal["paper", "none", "all"] = "paper",
+        attention: Literal["auto", "dense", "separable"] = "auto",
         cross_heads: int = 1,
         cross_qk_width: int | None = None,
         cross_v_width: int | None = None,
@@ -114,6 +116,7 @@ class Perceiver(nn.Module):
         if decoder not in ("mean", "query"):
             raise ValueError(f"decoder is {decoder!r}: expected mean or query")
 
+        self.attention = attention
         self.inputs = Inputs(modalities, positions, bands, highest_frequency, position_width)
         self.latents = nn.Parameter(torch.empty(num_latents, latent_width))
         for kind, heads, qk_width, v_width, default in (
@@ -163,11 +166,12 @@ class Perceiver(nn.Module):
     def encode(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
         """The latents (B, N, D) after reading `{modality: {"content", "positions"?, "mask"?}}`."""
         array = self.inputs(inputs)
+        reader = Separable(array, self.cross_attends[0].norm_inputs.eps) if self.attention == "separable" else array
         batch = array.parts[0].content.shape[0]
         latents_BND = self.latents.expand(batch, -1, -1)
         for crosses, stack in self.order:
             for cross in crosses:
-                latents_BND = self.cross_attends[cross](latents_BND, array)
+                latents_BND = self.cross_attends[cross](latents_BND, reader)
             latents_BND = self.stacks[stack](latents_BND)
         return latents_BND
 

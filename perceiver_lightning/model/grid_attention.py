@@ -1,0 +1,305 @@
+"""Softmax attention over a grid whose logits are separable: the inner step of `separable.py`.
+
+For every query, with a = softmax over all (i, j) of
+
+    logit(i, j) = queries . content(:, i, j) + scale(i, j) * (rows(i) + columns(j))
+
+it returns the sums that are all that attention needs of a grid, and no array has an entry for each logit:
+
+    sums         sum_ij a(i, j) content(:, i, j)
+    row_sums     sum_j  a(i, j) scale(i, j)
+    column_sums  sum_i  a(i, j) scale(i, j)
+    log_sums     log sum_ij exp(logit(i, j)), to merge parts that share one softmax
+
+Forward, it walks over blocks of rows with the running maximum and sum of flash attention (arXiv 2205.14135). Backward,
+with the same form g(i, j) = d_sums . content + scale (d_row_sums(i) + d_column_sums(j)) and mean = sum(d_out * out) over
+all that was returned, d_logit = a (g - mean + d_log_sums), block by block anew; every gradient is a sum like those above.
+
+Two implementations of the same walk: torch operations for every device (`by_blocks`), and C++ for CPUs
+(`grid_attention.cpp`), compiled at first use in half a second by the compiler that is there. It is many times faster,
+as a block's logits never leave the cache; without a compiler, or for more than 16 channels, the torch operations run.
+
+Legend of shapes: B batch, R queries (of all heads), K content channels, I rows and J columns of the grid.
+"""
+
+import ctypes
+import functools
+import logging
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+log = logging.getLogger(__name__)
+
+MOST_COMPILED_CHANNELS = 16  # beyond, products of matrices win
+BLOCK_BYTES = {"cpu": 2**20}  # of logits, in torch operations: what a core's cache holds
+OTHER_BLOCK_BYTES = 2**26  # on other devices: enough to fill them
+COMPILED_ROW_BYTES = 2**16  # of content, in C++: a block of rows stays in the cache for all queries of a thread
+
+
+def grid_attention(
+    queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attend to a grid, as this module's docstring says, with gradients to all five arguments.
+
+    Args:
+        queries: (B, R, K), float32 or float64, as all of them.
+        rows: (B, R, I).
+        columns: (B, R, J).
+        content: (B, K, I, J).
+        scale: (B, I, J).
+
+    Returns:
+        sums (B, R, K), row_sums (B, R, I), column_sums (B, R, J), log_sums (B, R).
+    """
+    return _attend(*(x.contiguous() for x in (queries, rows, columns, content, scale)))
+
+
+@torch.library.custom_op("perceiver::grid_attention", mutates_args=())
+def _attend(
+    queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if library := compiled(queries):
+        out = _empty_results(queries, rows, columns)
+        library.run("forward", [queries, rows, columns, content, scale], out)
+        return out
+    return attend_by_blocks(queries, rows, columns, content, scale)
+
+
+@_attend.register_fake
+def _empty_results(queries: Tensor, rows: Tensor, columns: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        torch.empty_like(queries),
+        torch.empty_like(rows),
+        torch.empty_like(columns),
+        queries.new_empty(queries.shape[:2]),
+    )
+
+
+@torch.library.custom_op("perceiver::grid_attention_backward", mutates_args=())
+def _gradients(
+    queries: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    content: Tensor,
+    scale: Tensor,
+    log_sums: Tensor,
+    mean: Tensor,
+    d_sums: Tensor,
+    d_row_sums: Tensor,
+    d_column_sums: Tensor,
+    to_content: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    given = [queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums]
+    if library := compiled(queries):
+        out = _empty_gradients(*given, to_content)
+        library.run("backward", given, out[:3])
+        if to_content:
+            library.run("backward_content", given, out[3:])
+        return out
+    return gradients_by_blocks(*given, to_content)
+
+
+@_gradients.register_fake
+def _empty_gradients(
+    queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor, *more: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    q, r, c = (torch.empty_like(x) for x in (queries, rows, columns))
+    d_content, d_scale = (torch.empty_like(x) if more[-1] else x.new_empty(0) for x in (content, scale))
+    return q, r, c, d_content, d_scale
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs, *output)
+
+
+def _backward(ctx: Any, d_sums: Tensor, d_row_sums: Tensor, d_column_sums: Tensor, d_log_sums: Tensor) -> Any:
+    queries, rows, columns, content, scale, *results, log_sums = ctx.saved_tensors
+    d_results = (d_sums, d_row_sums, d_column_sums)
+    mean = sum((d * x).sum(-1) for d, x in zip(d_results, results, strict=True)) - d_log_sums
+    to_content = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
+    given = (queries, rows, columns, content, scale, log_sums, mean, *d_results)
+    d_queries, d_rows, d_columns, d_content, d_scale = _gradients(*(x.contiguous() for x in given), to_content)
+    return d_queries, d_rows, d_columns, d_content if to_content else None, d_scale if to_content else None
+
+
+def _no_second_order(ctx: Any, *_: Any) -> Any:
+    raise NotImplementedError(
+        "separable attention has no second-order gradients: expected a first-order backward pass, or attention: dense"
+    )
+
+
+_attend.register_autograd(_backward, setup_context=_keep)
+_gradients.register_autograd(_no_second_order, setup_context=lambda ctx, inputs, output: None)
+
+
+@register_flop_formula(torch.ops.perceiver.grid_attention)
+def _flops(queries: Any, rows: Any, columns: Any, *_: Any, **__: Any) -> int:
+    """A logit takes K + 1 multiply-adds, and the sums as many; the axes' terms are products outside."""
+    batch, count, channels = queries
+    return 2 * 2 * (channels + 1) * batch * count * rows[-1] * columns[-1]
+
+
+@register_flop_formula(torch.ops.perceiver.grid_attention_backward)
+def _backward_flops(queries: Any, rows: Any, columns: Any, *more: Any, **__: Any) -> int:
+    """The logits and their gradients, and the sums; with gradients to the content, two more products."""
+    return _flops(queries, rows, columns) // 2 * (5 if more[-1] else 3)
+
+
+def blocks_of(batch: int, queries: int, rows: int, columns: int, element: int, device: str) -> tuple[int, int]:
+    """How many examples and how many rows of the grid are worked on at once by torch operations."""
+    logits = BLOCK_BYTES.get(device, OTHER_BLOCK_BYTES) // element
+    examples = min(batch, max(1, logits // (queries * rows * columns)))
+    return examples, min(rows, max(1, logits // (examples * queries * columns)))
+
+
+def attend_by_blocks(
+    queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`grid_attention` in torch operations, without gradients."""
+    batch, count, channels = queries.shape
+    size_I, size_J = rows.shape[-1], columns.shape[-1]
+    examples, height = blocks_of(batch, count, size_I, size_J, queries.element_size(), queries.device.type)
+    if examples < batch:
+        parts = [
+            attend_by_blocks(*part)
+            for part in zip(*(x.split(examples) for x in (queries, rows, columns, content, scale)), strict=True)
+        ]
+        sums, row_sums, column_sums, log_sums = (torch.cat(part) for part in zip(*parts, strict=True))
+        return sums, row_sums, column_sums, log_sums
+    top = queries.new_full((batch, count, 1), torch.finfo(queries.dtype).min)
+    total, sums = torch.zeros_like(top), torch.zeros_like(queries)
+    row_sums, column_sums = torch.zeros_like(rows), torch.zeros_like(columns)
+    for begin in range(0, size_I, height):
+        block = slice(begin, begin + height)
+        c, r = content[:, :, block], scale[:, None, block]
+        u = (queries @ c.flatten(2)).unflatten(-1, c.shape[2:])
+        u += r * (rows[..., block, None] + columns[:, :, None])
+        new = torch.maximum(top, u.amax((-2, -1))[..., None])
+        decay, top = (top - new).exp_(), new
+        a = u.sub_(top[..., None]).exp_()
+        total = total * decay + a.sum((-2, -1))[..., None]
+        sums = sums * decay + a.flatten(2) @ c.flatten(2).mT
+        a *= r
+        row_sums *= decay
+        row_sums[..., block] = a.sum(-1)
+        column_sums = column_sums * decay + a.sum(-2)
+    return sums / total, row_sums / total, column_sums / total, (top + total.log())[..., 0]
+
+
+def gradients_by_blocks(
+    queries: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    content: Tensor,
+    scale: Tensor,
+    log_sums: Tensor,
+    mean: Tensor,
+    d_sums: Tensor,
+    d_row_sums: Tensor,
+    d_column_sums: Tensor,
+    to_content: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of `grid_attention` in torch operations."""
+    given = [queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums]
+    batch, count, _ = queries.shape
+    size_I, size_J = rows.shape[-1], columns.shape[-1]
+    examples, height = blocks_of(batch, count, size_I, size_J, queries.element_size(), queries.device.type)
+    if examples < batch:
+        parts = [
+            gradients_by_blocks(*part, to_content) for part in zip(*(x.split(examples) for x in given), strict=True)
+        ]
+        a, b, c, d, e = (torch.cat(part) for part in zip(*parts, strict=True))
+        return a, b, c, d, e
+    d_queries, d_rows, d_columns, d_content, d_scale = _empty_gradients(*given, to_content)
+    d_queries.zero_()
+    d_columns.zero_()
+    for begin in range(0, size_I, height):
+        block = slice(begin, begin + height)
+        c, r = content[:, :, block], scale[:, None, block]
+        flat = c.flatten(2)
+        s = rows[..., block, None] + columns[:, :, None]
+        t = d_row_sums[..., block, None] + d_column_sums[:, :, None]
+        a = ((queries @ flat).view_as(s) + r * s).sub_(log_sums[..., None, None]).exp_()
+        d_logit = ((d_sums @ flat).view_as(s) + r * t).sub_(mean[..., None, None]).mul_(a)
+        d_queries += d_logit.flatten(2) @ flat.mT
+        if to_content:
+            both = queries.mT @ d_logit.flatten(2) + d_sums.mT @ a.flatten(2)
+            d_content[:, :, block] = both.view_as(c)
+            d_scale[:, block] = (d_logit * s + a * t).sum(1)
+        d_logit *= r
+        d_rows[..., block] = d_logit.sum(-1)
+        d_columns += d_logit.sum(-2)
+    return d_queries, d_rows, d_columns, d_content, d_scale
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("B", "R", "I", "J", "block")] + [("threads", ctypes.c_int)]
+
+
+class Compiled:
+    """grid_attention.cpp, compiled for one dtype and one number of channels."""
+
+    def __init__(self, dtype: torch.dtype, channels: int) -> None:
+        source = Path(__file__).with_suffix(".cpp")
+        options = [
+            "-std=c++17", "-O3", "-march=native", "-shared", "-fPIC",
+            # What lets sums and maxima become vector instructions; unlike -ffast-math, nothing global changes.
+            "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-ffinite-math-only",
+            f"-DREAL={'float' if dtype == torch.float32 else 'double'}", f"-DCHANNELS={channels}",
+        ]  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "grid_attention.so"
+            command = [os.environ.get("CXX", "c++"), *options, str(source), "-o", str(target)]
+            try:  # with threads where the compiler knows OpenMP, which is torch's own pool of threads
+                subprocess.run([*command, "-fopenmp"], check=True, capture_output=True)
+            except subprocess.CalledProcessError:
+                subprocess.run(command, check=True, capture_output=True)
+            self.library = ctypes.CDLL(str(target))
+        self.channels = channels
+
+    def run(self, function: str, given: list[Tensor], out: tuple[Tensor, ...]) -> None:
+        """Call a function of the library: what it reads, what it writes, the sizes."""
+        given, written = list(given), list(out)
+        if given[2].shape[-1] == 1:  # the inner loops run along columns: a single one changes places with the rows
+            for tensors, place in ((given, 1), (given, 8), (written, 1)):
+                tensors[place : place + 2] = tensors[place : place + 2][::-1]
+        rows, columns = given[1], given[2]
+        batch, count, size_I = rows.shape
+        size_J = columns.shape[-1]
+        height = max(1, COMPILED_ROW_BYTES // ((self.channels + 1) * size_J * rows.element_size()))
+        sizes = _Sizes(batch, count, size_I, size_J, min(height, size_I), torch.get_num_threads())
+        pointers = [ctypes.c_void_p(x.data_ptr()) for x in (*given, *written)]
+        getattr(self.library, function)(*pointers, ctypes.byref(sizes))
+
+
+def compiled(queries: Tensor) -> Compiled | None:
+    """The compiled implementation for such queries, if there is one."""
+    known = queries.dtype in (torch.float32, torch.float64) and queries.shape[-1] <= MOST_COMPILED_CHANNELS
+    return _compile(queries.dtype, queries.shape[-1]) if known and queries.device.type == "cpu" else None
+
+
+@functools.cache
+def _compile(dtype: torch.dtype, channels: int) -> Compiled | None:
+    if not _has_compiler():
+        return None
+    return Compiled(dtype, channels)
+
+
+@functools.cache
+def _has_compiler() -> bool:
+    """Whether the C++ compiler works; if not, one line says so."""
+    try:
+        Compiled(torch.float32, 1)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.warning(
+            f"separable attention runs without its compiled kernel, several times slower: no C++ compiler ({error})"
+        )
+        return False
+    return True

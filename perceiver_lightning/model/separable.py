@@ -1,0 +1,200 @@
+"""Cross-attention over grids without laying positions out: the dense attention's very result, at the content's cost.
+
+**The observation.** An element of the input array is its content and its position, x = [c; p], and on a grid the
+position is one table per axis, p(i, j) = [f(i); g(j)]. Keys are linear in x, so a query's logit splits exactly into
+
+    logit(i, j) = q_c . c(i, j)  +  q_f . f(i)  +  q_g . g(j)            q' = W_k^T q, cut as x is: [q_c; q_f; q_g]
+
+content-based attention, and position-based attention as one number per row and one per column. The sum of the values
+splits the same way, as positions meet the weights only through their sums along rows and columns:
+
+    sum_ij a(i, j) p(i, j) = [ sum_i (sum_j a(i, j)) f(i) ;  sum_j (sum_i a(i, j)) g(j) ]
+
+W_k is absorbed into the queries and W_v is applied after the sum, to N rows instead of M. So of the paper's 261 channels
+258 are never laid out, and there are neither keys nor values. `grid_attention.py` does the walk over the grid.
+
+**The input LayerNorm**, x' = (x - m) r gamma + beta, with m and r = 1 / sqrt(variance + eps) of each element: both follow
+from sums over the content and over each table. With q' = gamma W_k^T q / sqrt(E):
+
+    logit(i, j) = r(i, j) ( q_c . c(i, j) + q_f . f(i) + q_g . g(j) - m(i, j) sum(q') )
+    sum a x'    = ( sum a r x - sum a r m ) gamma + beta
+
+so m is one more channel of content, content is multiplied by r once, and r multiplies what rows and columns add. The
+key's bias and W_k beta shift all logits of a query alike and cancel in the softmax; the value's bias passes through.
+
+**A mask** is one more channel, 0 where an element is and -1e30 where none is, with a query of 1.
+
+**Several modalities** are parts of one softmax: each gives the sums over its own elements and the logarithm of its sum
+of exponentials, by which they are merged. The LayerNorm is that of the common width, modality vectors included: such a
+vector v adds q_v . v to all of its part's logits. A part whose positions are not separable (free coordinates) has
+nothing but content, and is walked over just so.
+
+**Any number of axes**: the axes are taken in two groups, the grid's rows and columns. Heads are just more queries.
+
+It costs about heads x N x (K + 1) for each element, K the content's channels plus one, where the dense attention costs
+the widths of keys and values times (N + C). So it pays for pixels, spectrograms, raw sound and video, and not for patches
+of hundreds of channels; `costs` says which of the two is cheaper.
+
+Legend of shapes: B batch, N queries, H heads, R = H N, C width of the input array, I rows, J columns, K content channels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Attention
+from .grid_attention import grid_attention
+from .inputs import InputArray, Part
+from .positions import along_axis
+
+NOT_THERE = -1e30  # a logit whose exponential is 0, in float32 too
+
+
+class Separable:
+    """Reads the input array as `InputArray.read` does, without laying it out.
+
+    Made once for all cross-attends of a forward pass: what does not depend on their weights is reckoned here.
+
+    Args:
+        inputs: the input array, in parts.
+        eps: of the cross-attends' LayerNorms over it.
+    """
+
+    def __init__(self, inputs: InputArray, eps: float = 1e-5) -> None:
+        self.parts = [GridPart(part, eps) for part in inputs.parts]
+        masks = [part.mask for part in inputs.parts if part.mask is not None]
+        self.anything_B: Tensor | None = None
+        if len(masks) == len(inputs.parts):
+            self.anything_B = torch.stack([mask.flatten(1).any(-1) for mask in masks]).any(0)
+
+    def read(self, queries_BND: Tensor, norm: nn.LayerNorm, attention: Attention) -> Tensor:
+        """What the queries (B, N, D) find in the input array, seen through its LayerNorm: (B, N, D).
+
+        In float32 or wider also under autocast: logits in half precision would be off by tenths.
+        """
+        dtype = self.parts[0].scale_BIJ.dtype
+
+        def linear(x: Tensor, layer: nn.Linear) -> Tensor:
+            return F.linear(x, layer.weight.to(dtype), layer.bias.to(dtype))
+
+        with torch.autocast(queries_BND.device.type, enabled=False):
+            gamma, beta = norm.weight.to(dtype), norm.bias.to(dtype)
+            keys_HEC, values_HEC = (
+                layer.weight.to(dtype).unflatten(0, (attention.heads, -1)) for layer in (attention.key, attention.value)
+            )
+            queries_BNHE = linear(queries_BND.to(dtype), attention.query).unflatten(-1, (attention.heads, -1))
+            scale = queries_BNHE.shape[-1] ** -0.5
+            absorbed_BHNC = torch.einsum("bnhe,hec->bhnc", queries_BNHE * scale, keys_HEC) * gamma
+            sums_BHNC = self.sums(absorbed_BHNC.flatten(1, 2)).view_as(absorbed_BHNC) * gamma + beta
+            found_BNE = torch.einsum("bhnc,hec->bnhe", sums_BHNC, values_HEC).flatten(2) + attention.value.bias.to(dtype)
+            if self.anything_B is not None:
+                found_BNE = found_BNE * self.anything_B[:, None, None]
+            # The key's bias takes part with a gradient of 0, as it has in the dense attention.
+            found_BND = linear(found_BNE, attention.output) + 0 * attention.key.bias.to(dtype).sum()
+        return found_BND.to(queries_BND.dtype)
+
+    def sums(self, queries_BRC: Tensor) -> Tensor:
+        """The sums (B, R, C) of r (x - m), weighted by the softmax over the elements of all parts."""
+        sums, log_sums = zip(*(part.sums(queries_BRC) for part in self.parts), strict=True)
+        if len(sums) == 1:
+            return sums[0]
+        return (torch.stack(log_sums).softmax(0)[..., None] * torch.stack(sums)).sum(0)
+
+
+class GridPart:
+    """One part of the input array as `grid_attention` takes it, its axes in two groups: rows and columns."""
+
+    def __init__(self, part: Part, eps: float) -> None:
+        content = part.content if part.features is None else beside(part.content, part.features)
+        dtype = torch.promote_types(content.dtype, torch.float32)
+        content, self.tables = content.to(dtype), [table.to(dtype) for table in part.tables]
+        self.modality = None if part.modality is None else part.modality.to(dtype)
+        self.sizes = content.shape[1:-1]
+        self.row_axes = rows_and_columns(self.sizes) if self.tables else len(self.sizes)
+        self.widths = [content.shape[-1], *(table.shape[-1] for table in self.tables)]
+
+        mean, scale = moments(content, self.tables, self.modality, eps)
+        channels = [content * scale[..., None], (mean * scale)[..., None]]
+        self.masked = part.mask is not None
+        if part.mask is not None:
+            channels.append(torch.where(part.mask, 0.0, NOT_THERE).to(dtype)[..., None])
+        self.scale_BIJ = self._as_grid(scale)
+        self.content_BKIJ = self._as_grid(torch.cat(channels, -1).movedim(-1, 1), before=2)
+
+    def _as_grid(self, x: Tensor, before: int = 1) -> Tensor:
+        """The axes of the grid, which come after `before` others, as rows and columns."""
+        rows = self.sizes[: self.row_axes].numel()
+        return x.reshape(*x.shape[:before], rows, self.sizes.numel() // rows).contiguous()
+
+    def sums(self, queries_BRC: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted sums (B, R, C) of r (x - m) here, and the logarithm (B, R) of the sum of all exponentials."""
+        q_content, *q_axes, q_modality = queries_BRC.split([*self.widths, queries_BRC.shape[-1] - sum(self.widths)], -1)
+        queries = [q_content, -queries_BRC.sum(-1, keepdim=True)]
+        if self.masked:
+            queries.append(torch.ones_like(queries[1]))
+        along = [q @ table.mT for q, table in zip(q_axes, self.tables, strict=True)]
+        rows, columns = (
+            spread(terms) if terms else q_content.new_zeros(1, 1, 1).expand(*q_content.shape[:2], size)
+            for terms, size in zip(
+                (along[: self.row_axes], along[self.row_axes :]), self.scale_BIJ.shape[1:], strict=True
+            )
+        )
+        if self.modality is not None:
+            rows = rows + q_modality @ self.modality[:, None]
+        sums, row_sums, column_sums, log_sums = grid_attention(
+            torch.cat(queries, -1), rows, columns, self.content_BKIJ, self.scale_BIJ
+        )
+        pieces = [sums[..., : self.widths[0]]]
+        if self.tables:
+            axes = [*along_each(row_sums, self.sizes[: self.row_axes])]
+            axes += along_each(column_sums, self.sizes[self.row_axes :])
+            pieces += [sums_of_axis @ table for sums_of_axis, table in zip(axes, self.tables, strict=True)]
+        if self.modality is not None:
+            pieces.append(row_sums.sum(-1, keepdim=True) * self.modality)
+        return torch.cat(pieces, -1) - sums[..., self.widths[0], None], log_sums
+
+
+def moments(content: Tensor, tables: Sequence[Tensor], modality: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / sqrt(variance + eps) over the channels of each element, (B, *grid) each, of a part in pieces.
+
+    From each piece's own mean and variance (Chan, Golub, LeVeque 1979): all terms are positive, so none cancel.
+    """
+    pieces = [content, *(along_axis(table, axis, content.ndim - 2) for axis, table in enumerate(tables))]
+    pieces = [piece for piece in (*pieces, modality) if piece is not None and piece.shape[-1]]
+    width = sum(piece.shape[-1] for piece in pieces)
+    shares = [piece.shape[-1] / width for piece in pieces]
+    means = [piece.mean(-1) for piece in pieces]
+    mean = content.new_zeros(content.shape[:-1])
+    for share, own in zip(shares, means, strict=True):
+        mean = mean + share * own
+    variance = torch.zeros_like(mean)
+    for share, own, piece in zip(shares, means, pieces, strict=True):
+        variance = variance + share * (piece.var(-1, correction=0) + (own - mean).square())
+    return mean, (variance + eps).rsqrt()
+
+
+def rows_and_columns(sizes: torch.Size) -> int:
+    """How many of the axes, from the first, make the rows, so that rows and columns together are fewest."""
+    return min(range(1, len(sizes) + 1), key=lambda axes: sizes[:axes].numel() + sizes[axes:].numel())
+
+
+def spread(terms: Sequence[Tensor]) -> Tensor:
+    """One term (B, R, I_a) for each axis, added up for every place on all of them: (B, R, product of the I_a)."""
+    total, *others = terms
+    for term in others:
+        total = (total[..., None] + term[..., None, :]).flatten(-2)
+    return total
+
+
+def along_each(sums: Tensor, sizes: torch.Size) -> list[Tensor]:
+    """Sums (B, R, product of the I_a) over places on several axes as sums (B, R, I_a) for each axis."""
+    whole = sums.unflatten(-1, sizes) if len(sizes) > 1 else sums
+    axes = range(2, 2 + len(sizes))
+    return [whole.sum([other for other in axes if other != axis]) if len(sizes) > 1 else whole for axis in axes]
+
+
+def beside(content: Tensor, features: Tensor) -> Tensor:
+    """Content (B, *elements, C) and features (*elements, P) or (B, *elements, P) as one."""
+    return torch.cat([content, features.to(content.dtype).expand(*content.shape[:-1], features.shape[-1])], -1)
