@@ -76,18 +76,20 @@ extern "C" void forward(const REAL* __restrict queries, const REAL* __restrict r
           REAL query[K], sum[K];
           for (int k = 0; k < K; ++k) query[k] = queries[at * K + k], sum[k] = 0;
 
-          REAL high = top[n];
+          REAL* __restrict u = logits.data();
           for (int64_t i = begin; i < end; ++i) {
             const REAL row = rows[at * I + i];
-            const REAL* __restrict ci = c + i * J;
             const REAL* __restrict ri = r + i * J;
-            REAL* __restrict u = logits.data() + (i - begin) * J;
-            for (int64_t j = 0; j < J; ++j) {
-              REAL x = ri[j] * (row + column[j]);
-              for (int k = 0; k < K; ++k) x += query[k] * ci[k * I * J + j];
-              u[j] = x;
-              high = std::max(high, x);
-            }
+            REAL* __restrict ui = u + (i - begin) * J;
+            for (int64_t j = 0; j < J; ++j) ui[j] = ri[j] * (row + column[j]);
+          }
+          const REAL* __restrict flat = c + begin * J;
+          REAL high = top[n];
+          for (int64_t m = 0; m < (end - begin) * J; ++m) {
+            REAL x = u[m];
+            for (int k = 0; k < K; ++k) x += query[k] * flat[k * I * J + m];
+            u[m] = x;
+            high = std::max(high, x);
           }
           if (high > top[n] && begin > 0) {  // what was summed so far was relative to a lower maximum
             const REAL decay = std::exp(top[n] - high);
@@ -99,20 +101,21 @@ extern "C" void forward(const REAL* __restrict queries, const REAL* __restrict r
           top[n] = high;
 
           REAL all = 0;
+          for (int64_t m = 0; m < (end - begin) * J; ++m) {
+            const REAL a = power(u[m] - high);
+            u[m] = a;
+            all += a;
+            for (int k = 0; k < K; ++k) sum[k] += a * flat[k * I * J + m];
+          }
           for (int64_t i = begin; i < end; ++i) {
-            const REAL* __restrict ci = c + i * J;
             const REAL* __restrict ri = r + i * J;
-            const REAL* __restrict u = logits.data() + (i - begin) * J;
-            REAL line = 0, part[K] = {};
+            const REAL* __restrict ui = u + (i - begin) * J;
+            REAL line = 0;
             for (int64_t j = 0; j < J; ++j) {
-              const REAL a = power(u[j] - high);
-              all += a;
-              line += a * ri[j];
-              column_sum[j] += a * ri[j];
-              for (int k = 0; k < K; ++k) part[k] += a * ci[k * I * J + j];
+              line += ui[j] * ri[j];
+              column_sum[j] += ui[j] * ri[j];
             }
             row_sums[at * I + i] = line;
-            for (int k = 0; k < K; ++k) sum[k] += part[k];
           }
           total[n] += all;
           for (int k = 0; k < K; ++k) sums[at * K + k] += sum[k];
@@ -137,41 +140,58 @@ extern "C" void backward(const REAL* __restrict queries, const REAL* __restrict 
                          const REAL* __restrict d_column_sums, REAL* __restrict d_queries, REAL* __restrict d_rows,
                          REAL* __restrict d_columns, const Sizes* sizes) {
   const auto [B, R, I, J, block, threads] = *sizes;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (int64_t job = 0; job < B * sizes->chunks(); ++job) {
-    const int64_t b = job / sizes->chunks(), first = job % sizes->chunks() * CHUNK;
-    const int64_t count = std::min(CHUNK, R - first);
-    const REAL* c = content + b * K * I * J;
-    const REAL* r = scale + b * I * J;
-    std::fill_n(d_queries + (b * R + first) * K, count * K, REAL(0));
-    std::fill_n(d_columns + (b * R + first) * J, count * J, REAL(0));
-    for (int64_t begin = 0; begin < I; begin += block) {
-      for (int64_t n = 0; n < count; ++n) {
-        const int64_t at = b * R + first + n;
-        const REAL* __restrict column = columns + at * J;
-        const REAL* __restrict d_column_sum = d_column_sums + at * J;
-        REAL* __restrict d_column = d_columns + at * J;
-        REAL query[K], d_sum[K];
-        for (int k = 0; k < K; ++k) query[k] = queries[at * K + k], d_sum[k] = d_sums[at * K + k];
-        for (int64_t i = begin; i < std::min(begin + block, I); ++i) {
-          const REAL row = rows[at * I + i], d_row_sum = d_row_sums[at * I + i];
-          const REAL* __restrict ci = c + i * J;
-          const REAL* __restrict ri = r + i * J;
-          REAL line = 0, part[K] = {};
-          for (int64_t j = 0; j < J; ++j) {
-            REAL x = ri[j] * (row + column[j]) - log_sums[at];
-            REAL y = ri[j] * (d_row_sum + d_column_sum[j]) - mean[at];
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<REAL> logits(block * J), d_logits(block * J);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t job = 0; job < B * sizes->chunks(); ++job) {
+      const int64_t b = job / sizes->chunks(), first = job % sizes->chunks() * CHUNK;
+      const int64_t count = std::min(CHUNK, R - first);
+      const REAL* c = content + b * K * I * J;
+      const REAL* r = scale + b * I * J;
+      std::fill_n(d_queries + (b * R + first) * K, count * K, REAL(0));
+      std::fill_n(d_columns + (b * R + first) * J, count * J, REAL(0));
+      for (int64_t begin = 0; begin < I; begin += block) {
+        const int64_t end = std::min(begin + block, I);
+        const REAL* __restrict flat = c + begin * J;
+        for (int64_t n = 0; n < count; ++n) {
+          const int64_t at = b * R + first + n;
+          const REAL* __restrict column = columns + at * J;
+          const REAL* __restrict d_column_sum = d_column_sums + at * J;
+          REAL* __restrict d_column = d_columns + at * J;
+          REAL* __restrict u = logits.data();
+          REAL* __restrict g = d_logits.data();
+          REAL query[K], d_sum[K], d_query[K] = {};
+          for (int k = 0; k < K; ++k) query[k] = queries[at * K + k], d_sum[k] = d_sums[at * K + k];
+          for (int64_t i = begin; i < end; ++i) {
+            const REAL row = rows[at * I + i], d_row_sum = d_row_sums[at * I + i];
+            const REAL* __restrict ri = r + i * J;
+            for (int64_t j = 0, m = (i - begin) * J; j < J; ++j, ++m) {
+              u[m] = ri[j] * (row + column[j]) - log_sums[at];
+              g[m] = ri[j] * (d_row_sum + d_column_sum[j]) - mean[at];
+            }
+          }
+          for (int64_t m = 0; m < (end - begin) * J; ++m) {
+            REAL x = u[m], y = g[m];
             for (int k = 0; k < K; ++k) {
-              x += query[k] * ci[k * I * J + j];
-              y += d_sum[k] * ci[k * I * J + j];
+              x += query[k] * flat[k * I * J + m];
+              y += d_sum[k] * flat[k * I * J + m];
             }
             const REAL d_logit = power(std::min(x, REAL(0))) * y;
-            line += d_logit * ri[j];
-            d_column[j] += d_logit * ri[j];
-            for (int k = 0; k < K; ++k) part[k] += d_logit * ci[k * I * J + j];
+            u[m] = d_logit;
+            for (int k = 0; k < K; ++k) d_query[k] += d_logit * flat[k * I * J + m];
           }
-          d_rows[at * I + i] = line;
-          for (int k = 0; k < K; ++k) d_queries[at * K + k] += part[k];
+          for (int k = 0; k < K; ++k) d_queries[at * K + k] += d_query[k];
+          for (int64_t i = begin; i < end; ++i) {
+            const REAL* __restrict ri = r + i * J;
+            const REAL* __restrict ui = u + (i - begin) * J;
+            REAL line = 0;
+            for (int64_t j = 0; j < J; ++j) {
+              line += ui[j] * ri[j];
+              d_column[j] += ui[j] * ri[j];
+            }
+            d_rows[at * I + i] = line;
+          }
         }
       }
     }
