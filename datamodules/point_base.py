@@ -2,11 +2,15 @@
 
 import os
 from abc import ABC
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from datamodules.base import require
+from datamodules.base import FARTHEST_POSITION, located, require
+from datamodules.cache import Arrays, cached
 from datamodules.file_base import Files, FileSet
 from datamodules.point_augment import (
     AXES,
@@ -22,7 +26,6 @@ from datamodules.point_augment import (
 )
 from datamodules.point_files import NORMALS, POINT_EXTENSIONS, read_points
 from datamodules.splits import Kind, Split
-from perceiver_lightning.errors import InputError
 
 POINTS = Kind("point clouds", POINT_EXTENSIONS, read_points)
 
@@ -36,6 +39,7 @@ class PointSet(FileSet):
         into: what they are normalised into.
         num_points: the most points of an example; null for all.
         seed: of the choice of these points; None for another choice each time.
+        cache_dir: the folder of caches on disk; None to cache in memory, if at all.
     """
 
     def __init__(
@@ -45,33 +49,61 @@ class PointSet(FileSet):
         into: Literal["ball", "cube"] | None,
         num_points: int | None,
         seed: int | None,
+        cache_dir: Path | None = None,
     ) -> None:
         super().__init__(split)
         self.reading = reading
         self.into = into
         self.num_points = num_points
         self.seed = seed
+        self.cache_dir = cache_dir
+        self.arrays: Arrays | None = None
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """One cloud, of `num_points` points if it has as many."""
         points = choose(self.content(row), self.num_points, self.seed)
         return self.example(row, {"points": {"content": points[:, 3:], "positions": points[:, :3]}})
 
-    def read(self, row: int) -> torch.Tensor:
-        """All points of one cloud, normalised: float32 (M, 3 + C).
+    def content(self, row: int) -> Tensor:
+        """All points of one cloud, from memory or disk if they are there."""
+        # A copy: what is mapped from disk is not to be written on.
+        return super().content(row) if self.arrays is None else torch.tensor(self.arrays[row])
+
+    def read(self, row: int) -> Tensor:
+        """All points of one cloud, normalised: float32 (M, 3 + C)."""
+        where = os.path.join(self.split.where, self.split.names[row])
+        return torch.from_numpy(self._load(self.split.items[row], where))
+
+    def prepare(self, skip_broken: bool, cache: bool) -> list[str]:
+        """Read all clouds once, as `FileSet.prepare`; on disk where there is a `cache_dir` and they are files."""
+        if self.prepared or not cache or self.cache_dir is None or self.split.kind is not POINTS:
+            return super().prepare(skip_broken, cache)
+        settings = {"points": self.into, **self.reading}
+        title = f"Reading {self.split.kind.name} of {self.split.where}"
+        self.arrays = cached(self.split.items, self._load, settings, title, skip_broken, self.cache_dir)
+        broken = [self.split.names[row] for row in self.arrays.broken]
+        self.split = self.split.take([row for row in range(len(self)) if row not in self.arrays.broken])
+        self.prepared = True
+        return broken
+
+    def _load(self, item: Any, where: str | Path | None = None) -> np.ndarray:
+        """One cloud, normalised; `where` it is from, if not the item itself.
 
         Raises:
-            InputError: the cloud cannot be read, or has values that are not finite or lie too far out.
+            InputError: it cannot be read, or has values that are not finite or lie too far out.
         """
-        where = os.path.join(self.split.where, self.split.names[row])
-        points = torch.from_numpy(self.split.kind.open(self.split.items[row], **self.reading)).float()
+        where = str(item if where is None else where)
+        points = torch.from_numpy(self.split.kind.open(item, **self.reading)).float()
         bad = int((~points.isfinite().all(1)).sum())
         require(bad == 0, where, "finite values", f"NaN or infinity in {bad} of {len(points)} points")
-        if self.into is not None:
-            points[:, :3] = normalise(points[:, :3], self.into)
-        elif (farthest := points[:, :3].abs().max().item()) > 1:
-            raise InputError(f"{where}: expected positions in [-1, 1], as normalise is null, found {farthest:g}")
-        return points
+        positions, features = points[:, :3], points[:, 3:]
+        if self.into is None:
+            farthest = positions.abs().max().item()
+            expected = "positions in [-1, 1], as normalise is null"
+            require(farthest <= FARTHEST_POSITION, where, expected, f"{farthest:g}")
+        else:
+            positions = normalise(positions, self.into)
+        return torch.cat([positions, features], 1).numpy()
 
 
 class Points(Files, ABC):
@@ -106,8 +138,11 @@ class Points(Files, ABC):
         drop_points: in training, the greatest share of a cloud's points to leave out; each cloud gets its own share.
         batch_size: clouds in a batch, on each device.
         num_workers: processes that read ahead; 0 is right for cached clouds, else about one per core.
-        options: as all `Files` have them: `val_fraction`, `split_seed`, `balanced_sampling`, `cache`, `predict_dir`
-            and `skip_broken`.
+        cache: keep clouds as they are read, normalised, with all their points: "memory"; or "disk", memory-mapped,
+            which all processes share and later runs find again; null reads each cloud each time.
+        cache_dir: the folder of caches on disk; `cache` in the folder of all data if not given.
+        options: as all `Files` have them: `val_fraction`, `split_seed`, `balanced_sampling`, `predict_dir` and
+            `skip_broken`.
 
     Raises:
         InputError: an argument is out of its range, or does not go with another.
@@ -133,6 +168,8 @@ class Points(Files, ABC):
         drop_points: float = 0.0,
         batch_size: int = 64,
         num_workers: int = 0,
+        cache: Literal["memory", "disk"] | None = None,
+        cache_dir: str | None = None,
         **options: Any,
     ) -> None:
         features = features or []
@@ -155,7 +192,14 @@ class Points(Files, ABC):
 
         modalities = {"points": {"channels": len(features), "resolution": [resolution] * 3}}
         super().__init__(
-            POINTS, modalities, num_classes, class_names, batch_size=batch_size, num_workers=num_workers, **options
+            POINTS,
+            modalities,
+            num_classes,
+            class_names,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            cache=cache is not None,
+            **options,
         )
         self.elements = {"points": num_points or samples}
         self.features = features
@@ -171,10 +215,12 @@ class Points(Files, ABC):
         self.scale_points = scale_points
         self.jitter = jitter
         self.drop_points = drop_points
+        self.cache_dir = None if cache != "disk" else Path(cache_dir) if cache_dir else located(None) / "cache"
 
     def make_set(self, split: Split, training: bool) -> PointSet:
         """The clouds of a split; other points of each every time if `training`."""
-        return PointSet(split, self.reading, self.normalise, self.num_points, None if training else self.sample_seed)
+        seed = None if training else self.sample_seed
+        return PointSet(split, self.reading, self.normalise, self.num_points, seed, self.cache_dir)
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """Augment a batch if training, and normalise its features. See `Files.finish`."""
@@ -188,9 +234,7 @@ class Points(Files, ABC):
             points["content"] = points["content"] * points["mask"][..., None]
         return {**batch, "inputs": {"points": points}}
 
-    def _augment(
-        self, content: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
+    def _augment(self, content: Tensor, positions: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         if self.rotate:
             angle = random_angles(len(positions), self.rotate, positions.device)
             positions = rotate(positions, angle, self.up)

@@ -4,6 +4,8 @@ Legend: M points, C features, N clouds.
 """
 
 import csv
+import itertools
+import re
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -149,14 +151,15 @@ def _load_text(path: Path, delimiter: str | None, skip: int = 0, columns: list[i
 
 def _read_mesh(path: Path, features: Sequence[str], samples: int, seed: int) -> np.ndarray:
     # Without `process`, which would merge and drop vertices: of a cloud they are the points.
-    scene = trimesh.load_scene(path, process=False)
-    parts = [part for part in scene.dump() if len(part.vertices)]
+    is_off = path.suffix.lower() == ".off"
+    dumped: list[Any] = [_load_off(path)] if is_off else trimesh.load_scene(path, process=False).dump()
+    parts = [part for part in dumped if len(part.vertices)]
     meshes = [part for part in parts if len(getattr(part, "faces", ()))]
     if not parts:
         raise InputError(f"{path}: expected a mesh or points, found neither")
     if not meshes:
         return _vertices(parts, features, path)
-    mesh = trimesh.util.concatenate(meshes) if len(meshes) > 1 else meshes[0]
+    mesh: Any = trimesh.util.concatenate(meshes) if len(meshes) > 1 else meshes[0]
     _present(features, NORMALS, path)
     if not np.isfinite(mesh.vertices).all():
         bad = int((~np.isfinite(mesh.vertices).all(1)).sum())
@@ -166,6 +169,27 @@ def _read_mesh(path: Path, features: Sequence[str], samples: int, seed: int) -> 
         raise InputError(f"{path}: expected a mesh with a surface, found {len(mesh.faces)} faces of no area")
     points, faces = trimesh.sample.sample_surface(mesh, samples, seed=seed)
     return np.hstack([points, *(mesh.face_normals[faces][:, [NORMALS.index(name)]] for name in features)])
+
+
+def _load_off(path: Path) -> trimesh.Trimesh:
+    """An OFF file, with any number of corners a face: trimesh 5.2 fails where some faces have five or more.
+
+    Hundreds of ModelNet40's begin with "OFF490 518 0", without the line break.
+    """
+    text = re.sub("#.*", "", path.read_text(errors="replace"))
+    counts, *lines = [line for line in re.sub(r"^\s*C?OFF", "", text).splitlines() if line.strip()]
+    num_vertices, num_faces = map(int, counts.split()[:2])
+    found = len(lines)
+    if found < num_vertices + num_faces:
+        raise ValueError(f"{num_vertices} vertices and {num_faces} faces announced, {found} lines found")
+    vertices = np.array([line.split()[:3] for line in lines[:num_vertices]], np.float64).reshape(-1, 3)
+    faces = []
+    for line in lines[num_vertices : num_vertices + num_faces]:
+        count, *corners = map(int, line.split()[: int(line.split()[0]) + 1])
+        if len(corners) < count or not all(0 <= corner < num_vertices for corner in corners):
+            raise ValueError(f"a face {line!r} of {num_vertices} vertices")
+        faces += [(corners[0], second, third) for second, third in itertools.pairwise(corners[1:])]
+    return trimesh.Trimesh(vertices, np.array(faces, np.int64).reshape(-1, 3), process=False)
 
 
 def _vertices(parts: list[Any], features: Sequence[str], path: Path) -> np.ndarray:

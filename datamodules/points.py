@@ -161,12 +161,14 @@ def split_in_classes(folder: Path, split: str, classes: list[str]) -> Split:
         inside = Path(path).relative_to(folder)
         return inside.parts[1] == split and inside.suffix.lower() in POINTS.extensions and inside.name[0] != "."
 
-    present = {name: label for label, name in enumerate(classes) if (folder / name / split).is_dir()}
-    files = make_dataset(str(folder), present, is_valid_file=is_wanted, allow_empty=True)
+    expected = f"point clouds ({', '.join(POINTS.extensions)})"
+    for name in classes:
+        require((folder / name / split).is_dir(), f"{folder / name / split}", expected, "none")
+    labels_of = {name: label for label, name in enumerate(classes)}
+    files = make_dataset(str(folder), labels_of, is_valid_file=is_wanted, allow_empty=True)
     found = {label for _, label in files}
-    for label, name in enumerate(classes):
-        where = folder / name / split
-        require(label in found, str(where), f"point clouds ({', '.join(POINTS.extensions)})", "none")
+    for name, label in labels_of.items():
+        require(label in found, f"{folder / name / split}", expected, "none")
     names = [os.path.relpath(path, folder) for path, _ in files]
     return Split([path for path, _ in files], names, [label for _, label in files], str(folder), POINTS)
 
@@ -178,7 +180,9 @@ def hdf5_split(folder: Path, split: str, features: list[str], num_classes: int) 
         InputError: a file is missing or not of the form, or the features are not the normals.
     """
     require(features in ([], NORMALS), "features", f"none or {NORMALS}, as the HDF5 files have them", features)
-    clouds, labels, names = [], [], []
+    clouds: list[np.ndarray] = []
+    labels: list[int] = []
+    names: list[str] = []
     for line in (folder / f"{split}_files.txt").read_text().split():
         path = folder / Path(line).name
         try:

@@ -7,8 +7,10 @@ import pytest
 import torch
 import yaml
 from image_files import write_images
+from point_clouds import write_arrays, write_boxes
 from test_torchvision_sets import write_mnist
 
+from datamodules.points import MODELNET40
 from perceiver_lightning.cli import main
 
 CONFIGS = sorted(Path("configs").rglob("*.yaml"))
@@ -35,6 +37,14 @@ def made_up(tmp_path):
             given |= {"root": tmp_path / "photos", "num_classes": 2, "size": min(32, own["size"])}
         elif config["data"]["class_path"] == "TorchvisionImages":
             given |= {"root": tmp_path, "val_fraction": 0.3}
+        elif config["data"]["class_path"] == "PointArrays":
+            write_arrays(tmp_path / "clouds" / "train.npz", points=40)
+            given |= {"root": tmp_path / "clouds", "num_classes": 2, "num_points": 32, "val_fraction": 0.3}
+        elif config["data"]["class_path"] == "ModelNet":
+            for name in MODELNET40:
+                write_boxes(tmp_path / "meshes" / name / "train", 2)
+            given |= {"root": tmp_path / "meshes", "num_points": 32, "mesh_samples": 40, "val_fraction": 0.5}
+            given |= {"cache_dir": tmp_path / "cache"}
         if "num_workers" in own:
             given |= {"num_workers": 0}
         return [f"--data.init_args.{key}={value}" for key, value in given.items()]

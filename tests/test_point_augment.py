@@ -1,0 +1,99 @@
+"""What is done to clouds: normalisation and augmentation."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from datamodules import point_augment
+from datamodules.base import FARTHEST_POSITION
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@given(seed=st.integers(0, 99), count=st.integers(2, 50), size=st.floats(1e-3, 1e3), far=st.floats(-1e2, 1e2))
+def test_a_cloud_is_centred_and_touches_the_ball_or_cube(seed, count, size, far):
+    cloud = size * (torch.randn(count, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + far)
+    ball, cube = (point_augment.normalise(cloud, into) for into in ("ball", "cube"))
+    for normalised in (ball, cube):
+        torch.testing.assert_close(normalised.mean(0), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
+        # Nothing but a shift and one factor: distances keep their proportions.
+        ratio = torch.pdist(normalised) / torch.pdist(cloud)
+        torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-6, atol=0)
+    assert ball.norm(dim=1).max().item() == pytest.approx(1)
+    assert cube.abs().max().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("into", ["ball", "cube"])
+def test_a_cloud_of_one_place_comes_to_lie_at_zero(into):
+    assert point_augment.normalise(torch.full((5, 3), 7.0), into).eq(0).all()
+
+
+def test_points_are_chosen_without_repeats_anew_or_by_seed():
+    points = torch.arange(30.0).view(10, 3)
+    first, second = (point_augment.choose(points, 4, seed=5) for _ in range(2))
+    assert torch.equal(first, second)
+    assert len(first.unique(dim=0)) == 4 and set(map(tuple, first.tolist())) <= set(map(tuple, points.tolist()))
+    assert len({tuple(point_augment.choose(points, 4, None)[:, 0].tolist()) for _ in range(10)}) > 5
+    for count in (None, 10, 11):
+        assert point_augment.choose(points, count, None) is points
+
+
+@pytest.mark.parametrize("up, name", list(enumerate("xyz")))
+def test_rotation_is_about_the_axis_up(up, name):
+    vectors, angles = torch.randn(6, 11, 3, dtype=torch.float64), torch.rand(6, dtype=torch.float64) * 6
+    turned = point_augment.rotate(vectors, angles, up)
+    for row, angle in enumerate(angles.tolist()):
+        expected = Rotation.from_euler(name, angle).apply(vectors[row].numpy())
+        torch.testing.assert_close(turned[row], torch.from_numpy(expected))
+
+
+def test_angles_fill_their_range():
+    angles = point_augment.random_angles(10000, 90, torch.device("cpu"))
+    assert angles.abs().max() <= math.pi / 2
+    histogram = torch.histc(angles, 10, -math.pi / 2, math.pi / 2)
+    assert histogram.min() > 800
+
+
+def test_each_point_is_scaled_by_its_own_number():
+    factors = point_augment.scale_points(torch.ones(8, 500, 3), 0.99, 1.01)
+    assert factors.min() >= 0.99 and factors.max() <= 1.01 and factors.std() > 0.005
+    assert torch.equal(factors[..., 0], factors[..., 1]) and torch.equal(factors[..., 0], factors[..., 2])
+    assert len(factors[..., 0].unique()) > 3000
+
+
+def test_each_cloud_is_stretched_along_each_axis():
+    factors = point_augment.stretch(torch.ones(500, 7, 3), 0.8, 1.25)
+    assert torch.equal(factors, factors[:, :1].expand_as(factors))
+    assert len(factors[:, 0].unique()) > 1400 and 0.8 <= factors.min() < 0.81 and 1.24 < factors.max() <= 1.25
+
+
+def test_noise_is_cut():
+    noise = point_augment.jitter(torch.zeros(500, 500, 3), 0.01)
+    assert noise.std().item() == pytest.approx(0.01, rel=0.01)
+    assert 0.045 < noise.abs().max() <= 0.05 + 1e-8
+
+
+def test_each_cloud_loses_its_own_share_and_never_all():
+    there = torch.ones(2000, 100, dtype=torch.bool)
+    there[:, 80:] = False
+    kept = point_augment.drop_points(there, 0.5)
+    assert not kept[:, 80:].any()
+    shares = kept.sum(1) / 80
+    assert 0.3 < shares.min() < 0.55 and shares.max() > 0.97 and shares.mean().item() == pytest.approx(0.75, abs=0.01)
+    assert point_augment.drop_points(torch.ones(2000, 1, dtype=torch.bool), 0.999).all()
+
+
+def test_a_cloud_that_stands_out_is_shrunk_as_a_whole():
+    clouds = torch.tensor([[[2.0, 0.0, 0.0], [1.0, -1.0, 0.5]], [[1.01, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+    shrunk = point_augment.shrink_to_fit(clouds)
+    assert torch.equal(shrunk[1], clouds[1])
+    assert 0.99 * FARTHEST_POSITION < shrunk[0].abs().max().item() <= FARTHEST_POSITION
+    torch.testing.assert_close(shrunk[0] / shrunk[0, 0, 0], clouds[0] / 2)
+    assert torch.equal(point_augment.shrink_to_fit(torch.zeros(1, 2, 3)), torch.zeros(1, 2, 3))
