@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import SpecAugment
 
-from datamodules.audio_batch import LogMel, gain, mix, noise, normalise, own_places, patches, shift
+from datamodules.audio_batch import LogMel, gain, mix, noise, normalise, own_places, patches
 from datamodules.audio_files import CLIPS, FULL_SCALE, ClipSet
 from datamodules.base import located, require
 from datamodules.file_base import Files
@@ -164,6 +164,7 @@ class Audio(Files, ABC):
             self.channels,
             self.length,
             training,
+            shift=self.time_shift,
             clips=1 if training else self.eval_clips,
             num_classes=self.num_classes if self.multilabel else None,
             cache_dir=self.cache_dir,
@@ -208,14 +209,11 @@ class Audio(Files, ABC):
         return {"inputs": {"audio": part}, **rest}
 
     def _augment(self, sound: Tensor, length: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sound (B, T, C) of the training split moved, made louder or softer, noisy, mixed; zero behind each end."""
-        there = own_places(length, sound.shape[1])[..., None]
-        if self.time_shift:
-            sound = shift(sound, self.time_shift) * there
+        """Sound (B, T, C) of the training split made louder or softer, noisy, mixed; zero behind each end."""
         if self.gain:
             sound = gain(sound, self.gain)
         if self.noise is not None:
-            sound = noise(sound, self.noise, length) * there
+            sound = noise(sound, self.noise, length) * own_places(length, sound.shape[1])[..., None]
         if self.mixup:
             sound, labels, length = mix(sound, labels, length, self.num_classes, self.mixup)
         return sound, length, labels

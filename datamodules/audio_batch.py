@@ -5,28 +5,21 @@ A clip shorter than the batch is zero behind its own end and stays so: every ste
 Legend: B batch, T samples, C channels, F frames, S mel bands, K classes; length (B,) the own samples of each clip.
 """
 
+import warnings
 from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchaudio.transforms import MelSpectrogram
+from torchaudio.transforms import MelScale, Spectrogram
+
+from perceiver_lightning.errors import InputError
 
 
 def own_places(length: Tensor, size: int) -> Tensor:
     """The mask (B, size) of an axis of which each example has its own length."""
     return torch.arange(size, device=length.device) < length[:, None]
-
-
-def shift(sound: Tensor, most: int) -> Tensor:
-    """Move each clip of a batch (B, T, C) by up to `most` samples either way, zeros coming in."""
-    batch, samples, _ = sound.shape
-    offset = torch.randint(-most, most + 1, (batch, 1), device=sound.device)
-    place = torch.arange(samples, device=sound.device) - offset
-    there = (place >= 0) & (place < samples)
-    each = torch.arange(batch, device=sound.device)[:, None]
-    return sound[each, place.clamp(0, samples - 1)] * there[..., None]
 
 
 def gain(sound: Tensor, decibels: float) -> Tensor:
@@ -41,8 +34,10 @@ def noise(sound: Tensor, ratio: Sequence[float], length: Tensor) -> Tensor:
     A silent clip stays silent.
     """
     drawn = ratio[0] + (ratio[1] - ratio[0]) * torch.rand(len(sound), 1, 1, device=sound.device)
-    power = sound.square().mean(2).sum(1) / length
-    return sound + torch.randn_like(sound) * (power[:, None, None] / 10 ** (drawn / 10)).sqrt()
+    loudness = torch.linalg.vector_norm(sound, dim=(1, 2), keepdim=True) / (length * sound.shape[2]).sqrt().view(
+        -1, 1, 1
+    )
+    return torch.randn_like(sound).mul_(loudness / 10 ** (drawn / 20)).add_(sound)
 
 
 def mix(sound: Tensor, labels: Tensor, length: Tensor, num_classes: int, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,7 +48,7 @@ def mix(sound: Tensor, labels: Tensor, length: Tensor, num_classes: int, alpha: 
     share = torch.distributions.Beta(alpha, alpha).sample().item()
     if labels.ndim == 1:
         labels = nn.functional.one_hot(labels, num_classes).float()
-    sound, labels = (share * both + (1 - share) * both.roll(1, 0) for both in (sound, labels))
+    sound, labels = (both.roll(1, 0).lerp(both, share) for both in (sound, labels))
     return sound, labels, torch.maximum(length, length.roll(1, 0))
 
 
@@ -69,20 +64,24 @@ class LogMel(nn.Module):
         window: samples of a frame's window, of Hann's form.
         hop: samples from one frame to the next.
         frequencies: the [lowest, highest] of the bands, in Hz.
+
+    Raises:
+        InputError: the bands are so narrow that one lies between the window's frequencies.
     """
 
     def __init__(self, sample_rate: int, mels: int, window: int, hop: int, frequencies: Sequence[float]) -> None:
         super().__init__()
         self.hop = hop
-        self.spectrogram = MelSpectrogram(
-            sample_rate,
-            n_fft=window,
-            hop_length=hop,
-            n_mels=mels,
-            f_min=frequencies[0],
-            f_max=frequencies[1],
-            pad_mode="constant",
-        )
+        # Complex, and squared here: torchaudio's own way to the power takes four times as long.
+        self.spectrogram = Spectrogram(window, hop_length=hop, power=None, pad_mode="constant")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bands that are empty: an error here
+            self.bands = MelScale(mels, sample_rate, *frequencies, n_stft=window // 2 + 1)
+        if (self.bands.fb.amax(0) == 0).any():
+            raise InputError(
+                f"mels: expected bands that a window of {window} samples can tell apart, found {mels} of them within "
+                f"{frequencies[0]:g} to {frequencies[1]:g} Hz"
+            )
 
     def frames(self, samples: Any) -> Any:
         """Frames of so many samples (an int or a tensor): one for each hop that is begun."""
@@ -90,8 +89,9 @@ class LogMel(nn.Module):
 
     def forward(self, sound: Tensor) -> Tensor:
         """Sound (B, T, C) to (B, F, S, C)."""
-        power_BCSF = self.spectrogram(sound.transpose(1, 2))
-        return (power_BCSF[..., : self.frames(sound.shape[1])] + 1e-6).log().permute(0, 3, 2, 1)
+        spectrum = self.spectrogram(sound.transpose(1, 2))[..., : self.frames(sound.shape[1])]
+        power_BCSF = self.bands(spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag))
+        return (power_BCSF + 1e-6).log().permute(0, 3, 2, 1)
 
 
 def normalise(content: Tensor, scale: Sequence[float] | None, there: Tensor) -> Tensor:

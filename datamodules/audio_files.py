@@ -63,6 +63,14 @@ def _resampler(own_rate: int, sample_rate: int) -> Resample:
     return Resample(own_rate, sample_rate)
 
 
+def piece(sound: np.ndarray, start: int, length: int) -> np.ndarray:
+    """A copy of a piece (length, C) of sound (T, C), zero where it reaches past an end."""
+    first, last = (min(max(0, place), len(sound)) for place in (start, start + length))
+    copy = np.zeros((length, *sound.shape[1:]), sound.dtype)
+    copy[first - start : last - start] = sound[first:last]
+    return copy
+
+
 class ClipSet(FileSet):
     """Clips of the sound files of a split, as examples with int16 content (T, C), or (clips, T, C) for several.
 
@@ -74,6 +82,8 @@ class ClipSet(FileSet):
         channels: that files are brought to.
         length: samples of a clip.
         training: whether the clip is a random one; else they are evenly spread, a single one in the middle.
+        shift: samples by which a clip of the training split is moved either way, at most; past the ends of the file
+            zeros come in.
         clips: of each file, in evaluation.
         num_classes: of several labels, which become (num_classes,); None for one label.
         cache_dir: the folder of caches on disk; None to cache in memory, if at all.
@@ -86,6 +96,7 @@ class ClipSet(FileSet):
         channels: int,
         length: int,
         training: bool,
+        shift: int = 0,
         clips: int = 1,
         num_classes: int | None = None,
         cache_dir: Path | None = None,
@@ -94,6 +105,7 @@ class ClipSet(FileSet):
         self.decode = partial(decode, sample_rate=sample_rate, channels=channels)
         self.length = length
         self.training = training
+        self.shift = shift
         self.clips = clips
         self.num_classes = num_classes
         self.cache_dir = cache_dir
@@ -104,11 +116,11 @@ class ClipSet(FileSet):
         sound = self.decode(self.split.items[row]) if self.arrays is None else self.arrays[row]
         spare = max(0, len(sound) - self.length)
         if self.training:
-            starts = torch.randint(spare + 1, (1,)).tolist()
+            starts = (torch.randint(spare + 1, (1,)) + torch.randint(-self.shift, self.shift + 1, (1,))).tolist()
         else:
             # The middles of equal shares: one clip lies in the middle, many reach from end to end.
             starts = [round(spare * s) for s in (np.linspace(0, 1, self.clips) if self.clips > 1 else [0.5])]
-        clips = np.stack([sound[start : start + self.length] for start in starts])  # a copy: memory of its own
+        clips = np.stack([piece(sound, start, len(sound) - spare) for start in starts])
         example = self.example(row, {"audio": {"content": torch.from_numpy(clips if len(clips) > 1 else clips[0])}})
         if self.num_classes is not None and "labels" in example:
             labels = torch.zeros(self.num_classes)

@@ -97,10 +97,9 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            lines = list(reader)
+            lines, found = list(reader), list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected a CSV file, found one that cannot be read ({error})") from error
-    found = reader.fieldnames or []
     require(set(columns) <= set(found), str(path), f"the columns {', '.join(columns)}", ", ".join(found) or "none")
     require(len(lines) > 0, str(path), "a line for each clip", "none")
     for number, line in enumerate(lines, 2):
