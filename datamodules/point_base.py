@@ -93,7 +93,7 @@ class PointSet(FileSet):
             InputError: it cannot be read, or has values that are not finite or lie too far out.
         """
         where = str(item if where is None else where)
-        points = torch.from_numpy(self.split.kind.open(item, **self.reading)).float()
+        points = torch.from_numpy(np.asarray(self.split.kind.open(item, **self.reading), np.float32))
         bad = int((~points.isfinite().all(1)).sum())
         require(bad == 0, where, "finite values", f"NaN or infinity in {bad} of {len(points)} points")
         positions, features = points[:, :3], points[:, 3:]

@@ -6,7 +6,6 @@ Legend: M points, C features, N clouds.
 import csv
 import itertools
 import re
-import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,23 +129,26 @@ def join_features(arrays: dict[str, np.ndarray], where: Any) -> np.ndarray:
 
 
 def _read_text(path: Path, features: Sequence[str]) -> np.ndarray:
-    with open(path, encoding="utf-8-sig") as file:
-        first = file.readline()
-    delimiter = "," if "," in first else None
-    cells = next(csv.reader([first])) if delimiter else first.split()
-    names = [cell.strip().lower() for cell in cells]
-    if all(_is_number(name) for name in names):
-        return take_columns(_load_text(path, delimiter), features, path)
-    wanted = [*"xyz", *(name.lower() for name in features)]
-    return _load_text(path, delimiter, 1, [names.index(name) for name in _present(wanted, names, path)])
-
-
-def _load_text(path: Path, delimiter: str | None, skip: int = 0, columns: list[int] | None = None) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input contained no data")  # said better above
-        return np.loadtxt(
-            path, delimiter=delimiter, skiprows=skip, usecols=columns, ndmin=2, encoding="utf-8-sig", dtype=np.float64
-        )
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    names: list[str] = []
+    delimiter, through = None, 0
+    for line in lines:
+        delimiter, through = "," if "," in line else None, through + 1
+        text = line.lstrip("# ").rstrip()
+        names = [name.strip().lower() for name in (next(csv.reader([text]), []) if delimiter else text.split())]
+        if names and (line[0] != "#" or set("xyz") <= set(names)):
+            break  # the first line that is no comment, or is one that names the columns
+    else:
+        names = []
+    columns = None
+    if not all(_is_number(name) for name in names):
+        wanted = [*"xyz", *(name.lower() for name in features)]
+        columns = [names.index(name) for name in _present(wanted, names, path)]
+        lines = lines[through:]
+    if all(not line.strip() or line[0] == "#" for line in lines):
+        raise InputError(f"{path}: expected at least one point, found none")
+    points = np.loadtxt(lines, delimiter=delimiter, usecols=columns, quotechar='"', ndmin=2)
+    return points if columns else take_columns(points, features, path)
 
 
 def _read_mesh(path: Path, features: Sequence[str], samples: int, seed: int) -> np.ndarray:

@@ -115,7 +115,9 @@ def test_a_mesh_has_no_features_but_normals(tmp_path):
 # ---------------------------------------------------------------- points
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a.npz", "b.npz", "a.xyz", "a.txt", "a.csv", "b.csv", "c.csv", "a.ply"])
+@pytest.mark.parametrize(
+    "name", ["a.npy", "a.npz", "b.npz", "a.xyz", "a.txt", "a.csv", "b.csv", "c.csv", "d.csv", "a.ply"]
+)
 def test_points_and_features_of_every_format(tmp_path, name):
     path = tmp_path / name
     named = {"x": TABLE[:, 0], "y": TABLE[:, 1], "z": TABLE[:, 2], "Heat": TABLE[:, 3], "age": TABLE[:, 4]}
@@ -126,15 +128,14 @@ def test_points_and_features_of_every_format(tmp_path, name):
     elif name == "b.npz":
         np.savez(path, points=TABLE[:, :3], features=TABLE[:, 3:])
     elif name == "b.csv":  # named, in another order, with a column of words, as spreadsheets save it
-        rows = [f"tree,{a},{h},{z},{y},{x}" for x, y, z, h, a in TABLE.tolist()]
+        rows = [f'"a tree, tall",{a},{h},{z},{y},{x}' for x, y, z, h, a in TABLE.tolist()]
         path.write_text("\n".join(["kind,age,Heat,z,y,x", *rows]), encoding="utf-8-sig")
     elif name == "a.ply":
         write_ply(path, named)
     else:
         delimiter = " " if name == "a.xyz" else ","
-        np.savetxt(
-            path, TABLE, delimiter=delimiter, header=delimiter.join(named) if name == "c.csv" else "", comments=""
-        )
+        head = {"c.csv": delimiter.join(named), "d.csv": "# of a scanner\n# " + ",".join(named)}.get(name, "")
+        np.savetxt(path, TABLE, delimiter=delimiter, header=head, comments="")
     if name == "a.ply":
         assert np.array_equal(read_points(path, ["age", "Heat"]), TABLE[:, [0, 1, 2, 4, 3]])
     assert np.array_equal(read_points(path, ["Heat", "age"]), TABLE)
@@ -190,6 +191,8 @@ def test_an_npz_with_wrong_keys_or_shapes_is_named(tmp_path, arrays, features, m
         ("x,y,heat\n1,2,3\n", [], "expected the columns x, y, z, found x, y, heat, not z"),
         ("x,y,z\n1,2,3\n", ["heat"], "expected the columns x, y, z, heat, found x, y, z, not heat"),
         ("x,y,z\n", [], "expected at least one point, found none"),
+        ("# x,y,z\n\n", [], "expected at least one point, found none"),
+        ("\n# nothing\n", [], "expected at least one point, found none"),
         ("1,2\n3,4\n", [], r"expected points with 3 columns or more, found the shape \(2, 2\)"),
     ],
 )
