@@ -73,9 +73,10 @@ def cached(
     Raises:
         InputError: the first broken file, unless they are skipped; the folder cannot be written.
     """
-    arrays = _in_memory(paths, read, title, skip_broken) if folder is None else None
+    if folder is None:
+        return _in_memory(paths, read, title, skip_broken)
     try:
-        arrays = arrays or _on_disk(paths, read, settings, title, skip_broken, Path(folder or ""))
+        arrays = _on_disk(paths, read, settings, title, skip_broken, folder)
     except OSError as error:
         raise InputError(f"cache_dir: expected a folder with room to write in, found {folder} ({error})") from error
     if arrays.broken and not skip_broken:

@@ -8,6 +8,8 @@ import soundfile
 
 from datamodules.audio_sets import ESC10, ESC50, SPEAKERS, WORDS
 
+SOUND = ["FSDD", "ESC", "SpeechCommands", "AudioFolder", "AudioTable"]
+
 
 def tone(seconds: float = 0.1, rate: int = 8000, pitch: float = 440.0, channels: int = 1) -> np.ndarray:
     """A sine (T, channels) of amplitude 0.5; the second channel has the doubled pitch, and so on."""
@@ -83,17 +85,14 @@ def write_table(folder: Path, labels: tuple[str, ...] = ("dog", "cat"), folds: t
     (folder / "table.csv").write_text("\n".join(lines))
 
 
-def made_up(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Arguments that put made-up sound into the place of a config's own."""
+def write_sounds(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The arguments that put made-up sound into the place of a config's own."""
     name = config["data"]["class_path"]
-    if name == "FSDD":
-        write_fsdd(folder)
-        return {"root": folder}
+    if name == "AudioTable":
+        write_table(folder, labels=("/m/09x0r,/t/dd00088,/m/04rlf", "/m/04rlf"))
+        return {"table": folder / "table.csv", "num_classes": 3, "eval_clips": 2}
     if name == "ESC":
         (write_esc10 if config["data"]["init_args"].get("classes") == 10 else write_esc50)(folder)
         return {"root": folder, "val_fraction": 0.25}
-    if name == "SpeechCommands":
-        write_speech_commands(folder)
-        return {"root": folder}
-    write_table(folder, labels=("/m/09x0r,/t/dd00088", "/m/04rlf"))
-    return {"table": folder / "table.csv", "num_classes": 3}
+    {"FSDD": write_fsdd, "SpeechCommands": write_speech_commands}[name](folder)
+    return {"root": folder, "val_fraction": 0.25}

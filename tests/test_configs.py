@@ -8,6 +8,7 @@ import torch
 import yaml
 from image_files import write_images
 from point_clouds import write_arrays, write_boxes
+from sound_files import SOUND, write_sounds
 from test_torchvision_sets import write_mnist
 
 from datamodules.points import MODELNET40
@@ -45,6 +46,8 @@ def made_up(tmp_path):
                 write_boxes(tmp_path / "meshes" / name / "train", 2)
             given |= {"root": tmp_path / "meshes", "num_points": 32, "mesh_samples": 40, "val_fraction": 0.5}
             given |= {"cache_dir": tmp_path / "cache"}
+        elif config["data"]["class_path"] in SOUND:
+            given |= {**write_sounds(config, tmp_path / "sounds"), "cache_dir": tmp_path / "cache"}
         if "num_workers" in own:
             given |= {"num_workers": 0}
         return [f"--data.init_args.{key}={value}" for key, value in given.items()]
