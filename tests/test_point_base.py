@@ -113,14 +113,15 @@ def test_each_augmentation_is_done_when_asked_for(folder, key, value):
     torch.testing.assert_close(points_of(clouds(folder), "test", True), points_of(clouds(folder), "test"))
 
 
-def test_rotation_keeps_lengths_heights_and_normals_on_their_faces(tmp_path):
+@pytest.mark.parametrize("up, axis", [("z", 2), ("y", 1)])
+def test_rotation_keeps_heights_and_normals_on_their_faces(tmp_path, up, axis):
     for name in ("a", "b"):
         write_boxes(tmp_path / "test" / name, 3, (1, 1, 2), "stl")
         write_boxes(tmp_path / "train" / name, 3, (1, 1, 2), "stl")
-    data = clouds(tmp_path, features=["nx", "ny", "nz"], num_points=300, rotate=180, normalise="ball")
+    data = clouds(tmp_path, features=["nx", "ny", "nz"], num_points=300, rotate=180, normalise="ball", up=up)
     before, after = points_of(data, "test"), points_of(data, "test", training=True)
     for key in ("content", "positions"):
-        assert torch.equal(before[key][..., 2], after[key][..., 2])
+        assert torch.equal(before[key][..., axis], after[key][..., axis])
         assert (before[key] - after[key]).abs().max() > 0.1
     # The height of a point over its face, which no rotation changes.
     before, after = ((points["content"] * points["positions"]).sum(-1) for points in (before, after))
