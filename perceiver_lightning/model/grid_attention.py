@@ -12,12 +12,12 @@ it returns the sums that are all that attention needs of a grid, and no array ha
     log_sums     log sum_ij exp(logit(i, j)), to merge parts that share one softmax
 
 Forward, it walks over blocks of rows with the running maximum and sum of flash attention (arXiv 2205.14135). Backward,
-with the same form g(i, j) = d_sums . content + scale (d_row_sums(i) + d_column_sums(j)) and mean = sum(d_out * out) over
-all that was returned, d_logit = a (g - mean + d_log_sums), block by block anew; every gradient is a sum like those above.
+it walks again: with g(i, j) = d_sums . content + scale (d_row_sums(i) + d_column_sums(j)), and mean the sum of gradient
+times value over all that was returned, d_logit = a (g - mean + d_log_sums); every gradient is a sum like those above.
 
-Two implementations of the same walk: torch operations for every device (`by_blocks`), and C++ for CPUs
-(`grid_attention.cpp`), compiled at first use in half a second by the compiler that is there. It is many times faster,
-as a block's logits never leave the cache; without a compiler, or for more than 16 channels, the torch operations run.
+Two implementations of the same walk: torch operations for every device, and C++ for CPUs (`grid_attention.cpp`),
+compiled at first use in half a second by the compiler that is there. It is many times faster, as a block's logits never
+leave the cache. Without a compiler, or for more than 16 channels, the torch operations run.
 
 Legend of shapes: B batch, R queries (of all heads), K content channels, I rows and J columns of the grid.
 """
@@ -28,6 +28,7 @@ import logging
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _gradients(
         if to_content:
             library.run("backward_content", given, out[3:])
         return out
-    return gradients_by_blocks(*given, to_content)
+    return gradients_by_blocks(given, to_content)
 
 
 @_gradients.register_fake
@@ -163,7 +164,7 @@ def attend_by_blocks(
     queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`grid_attention` in torch operations, without gradients."""
-    batch, count, channels = queries.shape
+    batch, count, _ = queries.shape
     size_I, size_J = rows.shape[-1], columns.shape[-1]
     examples, height = blocks_of(batch, count, size_I, size_J, queries.element_size(), queries.device.type)
     if examples < batch:
@@ -193,27 +194,15 @@ def attend_by_blocks(
     return sums / total, row_sums / total, column_sums / total, (top + total.log())[..., 0]
 
 
-def gradients_by_blocks(
-    queries: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    content: Tensor,
-    scale: Tensor,
-    log_sums: Tensor,
-    mean: Tensor,
-    d_sums: Tensor,
-    d_row_sums: Tensor,
-    d_column_sums: Tensor,
-    to_content: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of `grid_attention` in torch operations."""
-    given = [queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums]
+def gradients_by_blocks(given: Sequence[Tensor], to_content: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of `grid_attention` in torch operations, from what `_gradients` takes."""
+    queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums = given
     batch, count, _ = queries.shape
     size_I, size_J = rows.shape[-1], columns.shape[-1]
     examples, height = blocks_of(batch, count, size_I, size_J, queries.element_size(), queries.device.type)
     if examples < batch:
         parts = [
-            gradients_by_blocks(*part, to_content) for part in zip(*(x.split(examples) for x in given), strict=True)
+            gradients_by_blocks(part, to_content) for part in zip(*(x.split(examples) for x in given), strict=True)
         ]
         a, b, c, d, e = (torch.cat(part) for part in zip(*parts, strict=True))
         return a, b, c, d, e
@@ -281,15 +270,17 @@ class Compiled:
 
 def compiled(queries: Tensor) -> Compiled | None:
     """The compiled implementation for such queries, if there is one."""
-    known = queries.dtype in (torch.float32, torch.float64) and queries.shape[-1] <= MOST_COMPILED_CHANNELS
-    return _compile(queries.dtype, queries.shape[-1]) if known and queries.device.type == "cpu" else None
+    if is_compiled(queries.shape[-1], queries.device.type) and queries.dtype in (torch.float32, torch.float64):
+        return _compile(queries.dtype, queries.shape[-1])
+    return None
 
 
-@functools.cache
-def _compile(dtype: torch.dtype, channels: int) -> Compiled | None:
-    if not _has_compiler():
-        return None
-    return Compiled(dtype, channels)
+def is_compiled(channels: int, device: str) -> bool:
+    """Whether there is a compiled implementation for so many content channels on this kind of device."""
+    return device == "cpu" and channels <= MOST_COMPILED_CHANNELS and _has_compiler()
+
+
+_compile = functools.cache(Compiled)
 
 
 @functools.cache
@@ -298,8 +289,6 @@ def _has_compiler() -> bool:
     try:
         Compiled(torch.float32, 1)
     except (OSError, subprocess.CalledProcessError) as error:
-        log.warning(
-            f"separable attention runs without its compiled kernel, several times slower: no C++ compiler ({error})"
-        )
+        log.warning(f"separable attention runs without its compiled part, many times slower: no C++ compiler ({error})")
         return False
     return True

@@ -36,6 +36,12 @@ class Part:
     modality: Tensor | None = None
     mask: Tensor | None = None
 
+    @property
+    def width(self) -> int:
+        """Channels of the part: content, positions and modality vector."""
+        beside = (*self.tables, self.features, self.modality)
+        return self.content.shape[-1] + sum(x.shape[-1] for x in beside if x is not None)
+
     def laid_out(self) -> Tensor:
         """The part as one array (B, M, C)."""
         batch, *elements, _ = self.content.shape

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .attention import CrossAttend, SelfAttend
+from .attention import CrossAttend, Reader, SelfAttend
 from .inputs import InputArray, Inputs, Part, Positions
-from .separable import Separable
 from .positions import FourierPositions, even_grid
+from .separable import Separable, is_cheaper
 
 
 class Perceiver(nn.Module):
@@ -38,6 +38,8 @@ class Perceiver(nn.Module):
         self_attends: self-attends in one block's stack.
         sharing: of weights. "paper": the first cross-attend on its own, all others share one set, all stacks share one
             set (section 3.1); "none"; "all": one cross-attend and one stack for all.
+        attention: how cross-attends read the input array, with the same result and the same weights. "dense": laid out;
+            "separable": positions of grids are not laid out (`separable.py`); "auto": whichever costs less.
         cross_heads: heads of the cross-attends.
         cross_qk_width: of their queries and keys, over all heads; the input array's width when not given.
         cross_v_width: of their values, over all heads; as `cross_qk_width` when not given.
@@ -113,6 +115,8 @@ class Perceiver(nn.Module):
             )
         if sharing not in ("paper", "none", "all"):
             raise ValueError(f"sharing is {sharing!r}: expected paper, none or all")
+        if attention not in ("auto", "dense", "separable"):
+            raise ValueError(f"attention is {attention!r}: expected auto, dense or separable")
         if decoder not in ("mean", "query"):
             raise ValueError(f"decoder is {decoder!r}: expected mean or query")
 
@@ -166,7 +170,7 @@ class Perceiver(nn.Module):
     def encode(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
         """The latents (B, N, D) after reading `{modality: {"content", "positions"?, "mask"?}}`."""
         array = self.inputs(inputs)
-        reader = Separable(array, self.cross_attends[0].norm_inputs.eps) if self.attention == "separable" else array
+        reader: Reader = Separable(array) if self.is_separable(array) else array
         batch = array.parts[0].content.shape[0]
         latents_BND = self.latents.expand(batch, -1, -1)
         for crosses, stack in self.order:
@@ -174,6 +178,18 @@ class Perceiver(nn.Module):
                 latents_BND = self.cross_attends[cross](latents_BND, reader)
             latents_BND = self.stacks[stack](latents_BND)
         return latents_BND
+
+    def is_separable(self, array: InputArray) -> bool:
+        """Whether the cross-attends read this input array by separable attention."""
+        if self.attention == "auto":
+            one: Any = self.cross_attends[0]
+            heads, qk_width, v_width = (
+                one.attention.heads,
+                one.attention.key.out_features,
+                one.attention.value.out_features,
+            )
+            return is_cheaper(array, len(self.latents), heads, qk_width, v_width)
+        return self.attention == "separable"
 
     def forward(self, inputs: Mapping[str, Mapping[str, Any]], query_positions: Tensor | None = None) -> Tensor:
         """From `{modality: {"content", "positions"?, "mask"?}}` to the output.

@@ -10,11 +10,12 @@ splits the same way, as positions meet the weights only through their sums along
 
     sum_ij a(i, j) p(i, j) = [ sum_i (sum_j a(i, j)) f(i) ;  sum_j (sum_i a(i, j)) g(j) ]
 
-W_k is absorbed into the queries and W_v is applied after the sum, to N rows instead of M. So of the paper's 261 channels
-258 are never laid out, and there are neither keys nor values. `grid_attention.py` does the walk over the grid.
+W_k is absorbed into the queries and W_v is applied after the sum, to N rows instead of M. So of the paper's 261
+channels 258 are never laid out, and there are neither keys nor values. `grid_attention.py` does the walk over the
+grid.
 
-**The input LayerNorm**, x' = (x - m) r gamma + beta, with m and r = 1 / sqrt(variance + eps) of each element: both follow
-from sums over the content and over each table. With q' = gamma W_k^T q / sqrt(E):
+**The input LayerNorm**, x' = (x - m) r gamma + beta, with m and r = 1 / sqrt(variance + eps) of each element: both
+follow from sums over the content and over each table. With q' = gamma W_k^T q / sqrt(E):
 
     logit(i, j) = r(i, j) ( q_c . c(i, j) + q_f . f(i) + q_g . g(j) - m(i, j) sum(q') )
     sum a x'    = ( sum a r x - sum a r m ) gamma + beta
@@ -24,18 +25,19 @@ key's bias and W_k beta shift all logits of a query alike and cancel in the soft
 
 **A mask** is one more channel, 0 where an element is and -1e30 where none is, with a query of 1.
 
-**Several modalities** are parts of one softmax: each gives the sums over its own elements and the logarithm of its sum
-of exponentials, by which they are merged. The LayerNorm is that of the common width, modality vectors included: such a
-vector v adds q_v . v to all of its part's logits. A part whose positions are not separable (free coordinates) has
-nothing but content, and is walked over just so.
+**Several modalities** are parts of one softmax: each gives the sums over its own elements and the logarithm of its
+sum of exponentials, by which they are merged. The LayerNorm is that of the common width, modality vectors included:
+such a vector v adds q_v . v to all of its part's logits. A part whose positions are not separable (free coordinates)
+has nothing but content, and is walked over just so.
 
 **Any number of axes**: the axes are taken in two groups, the grid's rows and columns. Heads are just more queries.
 
-It costs about heads x N x (K + 1) for each element, K the content's channels plus one, where the dense attention costs
-the widths of keys and values times (N + C). So it pays for pixels, spectrograms, raw sound and video, and not for patches
-of hundreds of channels; `costs` says which of the two is cheaper.
+It costs about heads x N x (K + 1) for each element, K the content's channels plus one, where the dense attention
+costs the widths of keys and values times (N + C). So it pays for pixels, spectrograms, raw sound and video, and not
+for patches of hundreds of channels; `is_cheaper` says which of the two is.
 
-Legend of shapes: B batch, N queries, H heads, R = H N, C width of the input array, I rows, J columns, K content channels.
+Legend of shapes: B batch, N queries, H heads, R = H N, C width of the input array, I rows, J columns, K content
+channels.
 """
 
 from collections.abc import Sequence
@@ -45,11 +47,43 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention
-from .grid_attention import grid_attention
+from .grid_attention import grid_attention, is_compiled
 from .inputs import InputArray, Part
 from .positions import along_axis
 
 NOT_THERE = -1e30  # a logit whose exponential is 0, in float32 too
+MEASURED = ("cpu",)  # kinds of device for which the costs below were measured
+DENSE_BYTES = 4 * 2**30  # keys and values beyond this are not laid out on any device, if that can be avoided
+
+
+def is_cheaper(inputs: InputArray, latents: int, heads: int, qk_width: int, v_width: int) -> bool:
+    """Whether separable attention costs less than dense, for cross-attends of this form.
+
+    By the nanoseconds that forward and backward of one example take on one core: products and passes over arrays, their
+    prices fitted to `benchmarks/results/attention_costs.json` (to a quarter; nearer the balance the choice matters
+    little). On a kind of device that was not measured, dense is taken unless its keys and values would take more than
+    DENSE_BYTES. A model without values (on the meta device) is taken to be meant for this machine's best device.
+    """
+    content = inputs.parts[0].content
+    width = qk_width + v_width
+    elements = [part.content.shape[1:-1].numel() for part in inputs.parts]
+    if content.shape[0] * sum(elements) * width * content.element_size() > DENSE_BYTES:
+        return True
+    device = content.device.type
+    if device == "meta":
+        best = torch.accelerator.current_accelerator(check_available=True)
+        device = "cpu" if best is None else best.type
+    if device not in MEASURED:
+        return False
+    array_width = inputs.parts[0].width
+    dense = sum(elements) * (array_width * (6.3 + 0.041 * width) + latents * (0.077 * width + 3.3 * heads))
+    separable = 0.042 * latents * array_width * width
+    for part, count in zip(inputs.parts, elements, strict=True):
+        own = part.content.shape[-1] + (0 if part.features is None else part.features.shape[-1])
+        channels = own + (1 if part.mask is None else 2)
+        per_logit = 1.1 + 0.15 * channels if is_compiled(channels, device) else 5.8 + 0.17 * channels
+        separable += count * (latents * heads * per_logit + 266 + 12 * own)
+    return separable < dense
 
 
 class Separable:
@@ -59,7 +93,7 @@ class Separable:
 
     Args:
         inputs: the input array, in parts.
-        eps: of the cross-attends' LayerNorms over it.
+        eps: of the cross-attends' LayerNorms over it; torch's own default.
     """
 
     def __init__(self, inputs: InputArray, eps: float = 1e-5) -> None:
@@ -88,7 +122,9 @@ class Separable:
             scale = queries_BNHE.shape[-1] ** -0.5
             absorbed_BHNC = torch.einsum("bnhe,hec->bhnc", queries_BNHE * scale, keys_HEC) * gamma
             sums_BHNC = self.sums(absorbed_BHNC.flatten(1, 2)).view_as(absorbed_BHNC) * gamma + beta
-            found_BNE = torch.einsum("bhnc,hec->bnhe", sums_BHNC, values_HEC).flatten(2) + attention.value.bias.to(dtype)
+            found_BNE = torch.einsum("bhnc,hec->bnhe", sums_BHNC, values_HEC).flatten(2) + attention.value.bias.to(
+                dtype
+            )
             if self.anything_B is not None:
                 found_BNE = found_BNE * self.anything_B[:, None, None]
             # The key's bias takes part with a gradient of 0, as it has in the dense attention.

@@ -1,0 +1,148 @@
+import logging
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import gradcheck
+from torch.utils.flop_counter import FlopCounterMode
+
+from perceiver_lightning.model import grid_attention as module
+from perceiver_lightning.model.grid_attention import grid_attention
+
+sizes = st.integers(1, 6)
+
+
+@pytest.fixture(params=["compiled", "torch operations"])
+def implementation(request, monkeypatch):
+    """Both implementations; torch operations in blocks so small that there are many."""
+    if request.param == "torch operations":
+        monkeypatch.setattr(module, "_has_compiler", lambda: False)
+        monkeypatch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
+    else:
+        assert module._has_compiler()
+        monkeypatch.setattr(module, "COMPILED_ROW_BYTES", 256)
+    return request.param
+
+
+def example(batch, queries, channels, rows, columns, seed=0, spread=1.0, dtype=torch.float64) -> list[Tensor]:
+    """Queries, rows, columns, content, scale."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(batch, queries, channels), (batch, queries, rows), (batch, queries, columns)]
+    given = [spread * torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    given.append(torch.randn(batch, channels, rows, columns, generator=generator, dtype=torch.float64))
+    given.append(torch.rand(batch, rows, columns, generator=generator, dtype=torch.float64) + 0.5)
+    return [x.to(dtype).requires_grad_() for x in given]
+
+
+def laid_out(queries, rows, columns, content, scale) -> tuple[Tensor, ...]:
+    """The same by its definition, with all logits at once."""
+    axes = scale[:, None] * (rows[..., None] + columns[:, :, None])
+    logits = torch.einsum("brk,bkij->brij", queries, content) + axes
+    weights = logits.flatten(2).softmax(-1).view_as(logits)
+    scaled = weights * scale[:, None]
+    sums = torch.einsum("brij,bkij->brk", weights, content)
+    return sums, scaled.sum(-1), scaled.sum(-2), logits.flatten(2).logsumexp(-1)
+
+
+def results_and_gradients(function, given: list[Tensor]) -> list[Tensor]:
+    results = function(*given)
+    weights = [torch.linspace(-1, 2, x.numel(), dtype=x.dtype).view_as(x) for x in results]
+    loss = sum((x * weight).sum() for x, weight in zip(results, weights, strict=True))
+    return [*results, *torch.autograd.grad(loss, given)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes, sizes, st.sampled_from([1, 2, 4, 17]), sizes, sizes, st.sampled_from([0.1, 1.0, 300.0]), st.integers(0, 999)
+)
+@pytest.mark.parametrize("way", ["compiled", "torch operations"])
+def test_it_is_softmax_attention_over_the_laid_out_logits(way, batch, queries, channels, rows, columns, spread, seed):
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "torch operations":
+            patch.setattr(module, "_has_compiler", lambda: False)
+        patch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
+        patch.setattr(module, "COMPILED_ROW_BYTES", 256)
+        given = example(batch, queries, channels, rows, columns, seed, spread)
+        found = results_and_gradients(grid_attention, given)
+    expected = results_and_gradients(laid_out, given)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_float32_is_as_good_as_the_laid_out_one(implementation):
+    exact = results_and_gradients(laid_out, example(2, 40, 4, 33, 70))
+    ours = results_and_gradients(grid_attention, example(2, 40, 4, 33, 70, dtype=torch.float32))
+    theirs = results_and_gradients(laid_out, example(2, 40, 4, 33, 70, dtype=torch.float32))
+    for mine, other, true in zip(ours, theirs, exact, strict=True):
+        assert (mine - true).abs().max() < 4 * (other - true).abs().max() + 1e-6
+
+
+def test_the_compiled_exponential_is_right_to_the_last_places():
+    """Of two elements, the second's weight is 1 / (1 + e^-x): the exponential shows in it for all x."""
+    x = torch.linspace(-87, 0, 100_001)
+    one = torch.ones(1, len(x), 1)
+    sums, *_ = grid_attention(
+        x[None, :, None], one * 0, torch.zeros(1, len(x), 2), torch.tensor([[[[1.0, 0.0]]]]), torch.ones(1, 1, 2)
+    )
+    expected = x.double().exp() / (1 + x.double().exp())
+    assert ((sums[0, :, 0] - expected) / expected).abs().max() < 1e-6
+
+
+def test_gradcheck(implementation):
+    given = example(2, 3, 2, 3, 4)
+    assert gradcheck(grid_attention, given)
+    assert gradcheck(grid_attention, [*given[:3], *(x.detach() for x in given[3:])])  # without those to the content
+    assert gradcheck(grid_attention, example(1, 2, 20, 3, 1))  # more channels than are compiled
+
+
+def test_second_order_gradients_are_refused_in_words(implementation):
+    given = example(1, 2, 2, 3, 3)
+    gradients = torch.autograd.grad(grid_attention(*given)[0].sum(), given[0], create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"no second-order gradients: .* attention: dense"):
+        gradients[0].sum().backward()
+
+
+def test_torch_knows_shapes_and_gradients_of_the_operation():
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.perceiver.grid_attention, tuple(example(2, 3, 2, 4, 5)), test_utils=tests)
+
+
+def test_it_can_be_compiled_into_one_graph():
+    given = example(1, 3, 2, 4, 5)
+    whole = torch.compile(lambda *x: grid_attention(*x)[0] * 2, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(whole(*given), grid_attention(*given)[0] * 2)
+
+
+def test_no_array_has_an_entry_for_each_logit():
+    """What is kept between the passes is what goes in and what comes out."""
+    given = example(1, 50, 3, 30, 40)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        grid_attention(*given)
+    assert kept and max(kept) < 50 * 30 * 40 / 8
+
+
+def test_flops_are_counted():
+    given = [x.to("meta") for x in example(2, 3, 4, 5, 6)]
+    with FlopCounterMode(display=False) as counter:
+        grid_attention(*given)
+    logits = 2 * 3 * 5 * 6
+    assert counter.get_total_flops() == logits * 2 * (2 * (4 + 1))  # K + 1 multiply-adds in, and as many out
+
+
+def test_without_a_compiler_one_line_says_so_and_it_runs(monkeypatch, caplog):
+    for clear in (module._has_compiler, module._compile):
+        clear.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    try:
+        with caplog.at_level(logging.WARNING):
+            given = example(1, 3, 2, 4, 5)
+            for _ in range(2):
+                torch.testing.assert_close(grid_attention(*given), laid_out(*given))
+        assert caplog.text.count("without its compiled part") == 1
+        assert "no-such-compiler" in caplog.text
+    finally:
+        for clear in (module._has_compiler, module._compile):
+            clear.cache_clear()
