@@ -46,6 +46,7 @@ class Audio(Files, ABC):
             the same share of each class.
         split_seed: the seed of that cut.
         time_shift: in training, seconds by which a clip is moved either way, at most.
+        speed: in training, share by which a clip gets faster and higher, or slower and lower, at most: other speakers.
         gain: in training, decibels by which a clip gets louder or softer, at most.
         noise: in training, [low, high] of the decibels by which added white noise is softer than a clip; null for none.
         spec_augment: in training, SpecAugment's [time masks, frames of each at most, frequency masks, bands of each at
@@ -83,6 +84,7 @@ class Audio(Files, ABC):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         time_shift: float = 0.0,
+        speed: float = 0.0,
         gain: float = 0.0,
         noise: list[float] | None = None,
         spec_augment: list[int] | None = None,
@@ -107,6 +109,7 @@ class Audio(Files, ABC):
             require(len(scale) == 2 and scale[1] > 0, "scale", "null, or [mean, standard deviation above 0]", scale)
         for key, amount in {"time_shift": time_shift, "gain": gain, "mixup": mixup}.items():
             require(amount >= 0, key, "a number of at least 0", amount)
+        require(0 <= speed < 1, "speed", "a number of at least 0 and below 1", speed)
         if noise is not None:
             require(len(noise) == 2 and noise[0] <= noise[1], "noise", "null, or [low, high] decibels", noise)
 
@@ -151,6 +154,7 @@ class Audio(Files, ABC):
         self.patch = patch
         self.scale = scale
         self.time_shift = round(time_shift * sample_rate)
+        self.speed = speed
         self.gain = gain
         self.noise = noise
         self.mixup = mixup
@@ -165,6 +169,7 @@ class Audio(Files, ABC):
             self.length,
             training,
             shift=self.time_shift,
+            speed=self.speed,
             clips=1 if training else self.eval_clips,
             num_classes=self.num_classes if self.multilabel else None,
             cache_dir=self.cache_dir,

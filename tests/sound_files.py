@@ -38,7 +38,7 @@ def write_fsdd(folder: Path, digits: int = 10, takes: tuple[int, ...] = (0, 5, 6
                 write_sound(folder / f"{digit}_{speaker}_{take}.wav", seconds=seconds, pitch=100.0 + 100 * digit)
 
 
-def write_esc10(folder: Path, sources: int = 4):
+def write_esc10(folder: Path, sources: int = 2):
     """ESC-10's own release: folders of ogg, two takes of each source."""
     for number, name in enumerate(ESC10, 1):
         for fold in range(1, 6):

@@ -40,13 +40,13 @@ def are_apart(names: dict[str, list[str]], count: int):
 
 
 def test_fsdd_official_split(tmp_path):
-    write_fsdd(tmp_path, takes=(0, 4, *range(5, 15)))
+    write_fsdd(tmp_path, takes=(0, 4, *range(5, 10)))
     data = FSDD(str(tmp_path), val_fraction=0.2)
     names = names_of(data)
-    are_apart(names, 10 * 6 * 12)
+    are_apart(names, 10 * 6 * 7)
     assert sorted(names["test"]) == sorted(f for f in os.listdir(tmp_path) if f.endswith(("_0.wav", "_4.wav")))
     shares = [tuple(name.split("_")[:2]) for name in names["val"]]
-    assert len(shares) == 120 and all(shares.count(share) == 2 for share in shares)  # of each speaker's each digit
+    assert len(shares) == len(set(shares)) == 60  # of each speaker's each digit
     assert batch_of(data, "test")["labels"].tolist() == [int(name[0]) for name in names["test"]]
     assert names == names_of(FSDD(str(tmp_path), val_fraction=0.2))
     assert names["val"] != names_of(FSDD(str(tmp_path), val_fraction=0.2, split_seed=1))["val"]
@@ -88,7 +88,7 @@ def test_esc_folds_and_recordings_stay_apart(tmp_path, release):
     for fold in (1, 5):
         data = ESC(str(tmp_path), classes, test_fold=fold, val_fraction=0.25, sample_rate=8000)
         names = names_of(data)
-        count = {"esc10": 10 * 5 * 8, "esc50": 50 * 10, "esc50's ten": 10 * 10}[release]
+        count = {"esc10": 10 * 5 * 4, "esc50": 50 * 10, "esc50's ten": 10 * 10}[release]
         are_apart(names, count)
         files = {split: [os.path.basename(name).split("-") for name in found] for split, found in names.items()}
         assert {file[0] for file in files["test"]} == {str(fold)} and len(files["test"]) == count // 5

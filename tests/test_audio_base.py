@@ -92,7 +92,7 @@ def test_positions_are_times_whatever_the_clips_length():
     assert batch["content"][0, 5:].eq(0).all()
 
 
-AUGMENTED = {"time_shift": 0.01, "gain": 6.0, "noise": [5.0, 20.0]}
+AUGMENTED = {"time_shift": 0.01, "speed": 0.2, "gain": 6.0, "noise": [5.0, 20.0]}
 
 
 @pytest.mark.parametrize(
@@ -198,6 +198,7 @@ def test_a_silent_and_a_very_short_clip_are_finite(tmp_path):
             {"window": 100},
             "mels: expected bands that a window of 100 samples can tell apart, found 64 of them",
         ),
+        ({"speed": 1.0}, "speed: expected a number of at least 0 and below 1, found 1.0"),
         ({"hop": 0}, "hop: expected an integer of at least 1, found 0"),
         ({"val_fraction": 1.0}, "val_fraction: expected a number between 0 and 1, found 1.0"),
         (

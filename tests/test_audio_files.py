@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sound_files import tone, write_sound
 
-from datamodules.audio_files import CLIPS, ClipSet, decode, piece
+from datamodules.audio_files import CLIPS, ClipSet, decode, faster, piece
 from datamodules.splits import Split
 from perceiver_lightning.errors import InputError
 
@@ -117,6 +117,16 @@ def test_a_piece_is_the_sound_with_zeros_around(samples, start, length):
     assert piece(sound, start, length)[:, 0].tolist() == expected
 
 
+def test_faster_is_higher_and_shorter():
+    sound = (tone(0.5, pitch=400.0) * 20000).astype(np.int16)
+    for factor in (0.8, 1.25):
+        found = faster(sound, factor)
+        expected = tone(0.5 / factor, pitch=400.0 * factor) * 20000
+        assert found.dtype == np.int16 and len(found) == len(expected)
+        assert np.abs(found - expected)[:-2].max() < 400  # linear: 2 % off
+    np.testing.assert_array_equal(faster(sound, 1.0), sound)
+
+
 @pytest.fixture
 def ramp(tmp_path) -> Split:
     """One file of 100 samples that count up, and one of 7."""
@@ -147,6 +157,16 @@ def test_a_shift_brings_zeros_past_the_ends_only(ramp):
     found = {tuple(clip(clips, 1)) for _ in range(200)}
     assert found == {tuple(i if 1 <= i <= 7 else 0 for i in range(1 + s, 8 + s)) for s in range(-3, 4)}
     assert any(clip(clips, 0)[0] == 0 for _ in range(300))
+
+
+def test_speed_changes_the_length_of_short_files_alone(ramp):
+    torch.manual_seed(0)
+    clips = ClipSet(ramp, 8000, 1, 10, training=True, speed=0.5)
+    assert {len(clip(clips, 0)) for _ in range(50)} == {10}
+    lengths = {len(clip(clips, 1)) for _ in range(200)}
+    assert min(lengths) == 5 and max(lengths) == 10
+    evaluated = ClipSet(ramp, 8000, 1, 10, training=False, speed=0.5)
+    assert clip(evaluated, 1) == list(range(1, 8))
 
 
 def test_evaluation_takes_the_middle_or_pieces_from_end_to_end(ramp):
