@@ -150,20 +150,23 @@ def main() -> None:
         for model, epochs in (("perceiver", args.epochs), ("resnet18", args.resnet_epochs))
         for way in WAYS
     ]
+    result: dict[str, Any] = {"rows": [], "threads": threads, "jobs": args.jobs, **machine()}
+    rows = result["rows"]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        rows = list(pool.map(arm, jobs))
-    batch = one_batch(rows[0].pop("ckpt"))
-    rows[1].pop("ckpt")
+        for row in pool.map(arm, jobs):
+            checkpoint = row.pop("ckpt", None)
+            rows.append(row)
+            if row["pixels"] == "raw" and checkpoint:
+                result["one_batch"] = one_batch(checkpoint)
+            args.out.write_text(json.dumps(result, indent=2) + "\n")  # after each arm: nothing is lost on Ctrl-C
     table = Table("model", "pixels", "steps", "minutes", "test accuracy")
     for row in rows:
         table.add_row(
             row["model"], row["pixels"], str(row["steps"]), f"{row['seconds'] / 60:.1f}", f"{row['accuracy']:.4f}"
         )
     Console().print(table)
-    print("largest difference of logits from the raw batch's:", batch)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"rows": rows, "one_batch": batch, "threads": threads, "jobs": args.jobs, **machine()}
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print("largest difference of logits from the raw batch's:", result["one_batch"])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.model import Perceiver
+from perceiver_lightning.model.perceiver import Attention
 
 Modalities = Mapping[str, Mapping[str, Any]]
 
@@ -51,17 +52,16 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
     Returns:
         parameters      number of trained and fixed parameters
         flops           of the forward pass of one example by dense attention; a multiply-add is two
-        flops_executed  the same by the attention in use
+        flops_executed  the same by the attention that the model takes
         modalities      {name: {"elements": M, "channels": C of the input array}}
         latents         [N, D]
         memory_bytes    `training_memory` at the datamodule's batch size
     """
     perceiver, modalities, elements = task.perceiver, datamodule.modalities, datamodule.elements
-    flops = forward_flops(perceiver, modalities, elements)
     return {
         "parameters": sum(parameter.numel() for parameter in perceiver.parameters()),
-        "flops": flops,
-        "flops_executed": flops,  # dense is the only attention there is
+        "flops": forward_flops(perceiver, modalities, elements, attention="dense"),
+        "flops_executed": forward_flops(perceiver, modalities, elements),
         "modalities": {
             name: {"elements": elements.get(name, math.prod(facts["resolution"])), "channels": perceiver.inputs.width}
             for name, facts in modalities.items()
@@ -71,10 +71,22 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
     }
 
 
-def forward_flops(perceiver: Perceiver, modalities: Modalities, elements: Mapping[str, int] | None = None) -> int:
-    """FLOPs of the forward pass of one example; a multiply-add is two. `elements` as `DataModule` has them."""
+def forward_flops(
+    perceiver: Perceiver,
+    modalities: Modalities,
+    elements: Mapping[str, int] | None = None,
+    attention: Attention | None = None,
+) -> int:
+    """FLOPs of the forward pass of one example; a multiply-add is two.
+
+    Args:
+        elements: as `DataModule` has them.
+        attention: in the place of the model's own.
+    """
+    model = without_values(perceiver)
+    model.attention = attention or model.attention
     with FlopCounterMode(display=False) as counter:
-        without_values(perceiver)(inputs_without_values(modalities, 1, elements=elements))
+        model(inputs_without_values(modalities, 1, elements=elements))
     return counter.get_total_flops()
 
 

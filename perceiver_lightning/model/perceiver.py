@@ -24,6 +24,8 @@ from .inputs import InputArray, Inputs, Part, Positions
 from .positions import FourierPositions, even_grid
 from .separable import Separable, is_cheaper
 
+Attention = Literal["auto", "dense", "separable"]
+
 
 class Perceiver(nn.Module):
     """A Perceiver or Perceiver IO for any modalities.
@@ -74,7 +76,7 @@ class Perceiver(nn.Module):
         cross_attends: Sequence[int] = (1, 1, 1, 1, 1, 1, 1, 1),
         self_attends: int = 6,
         sharing: Literal["paper", "none", "all"] = "paper",
-        attention: Literal["auto", "dense", "separable"] = "auto",
+        attention: Attention = "auto",
         cross_heads: int = 1,
         cross_qk_width: int | None = None,
         cross_v_width: int | None = None,
@@ -120,7 +122,7 @@ class Perceiver(nn.Module):
         if decoder not in ("mean", "query"):
             raise ValueError(f"decoder is {decoder!r}: expected mean or query")
 
-        self.attention = attention
+        self.attention: Attention = attention
         self.inputs = Inputs(modalities, positions, bands, highest_frequency, position_width)
         self.latents = nn.Parameter(torch.empty(num_latents, latent_width))
         for kind, heads, qk_width, v_width, default in (

@@ -41,6 +41,7 @@ channels.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +114,7 @@ class Separable:
         def linear(x: Tensor, layer: nn.Linear) -> Tensor:
             return F.linear(x, layer.weight.to(dtype), layer.bias.to(dtype))
 
-        with torch.autocast(queries_BND.device.type, enabled=False):
+        with without_autocast(queries_BND.device.type):
             gamma, beta = norm.weight.to(dtype), norm.bias.to(dtype)
             keys_HEC, values_HEC = (
                 layer.weight.to(dtype).unflatten(0, (attention.heads, -1)) for layer in (attention.key, attention.value)
@@ -190,6 +191,11 @@ class GridPart:
         if self.modality is not None:
             pieces.append(row_sums.sum(-1, keepdim=True) * self.modality)
         return torch.cat(pieces, -1) - sums[..., self.widths[0], None], log_sums
+
+
+def without_autocast(device: str) -> AbstractContextManager:
+    """No autocast, on devices that know it (the meta device does not)."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def moments(content: Tensor, tables: Sequence[Tensor], modality: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:

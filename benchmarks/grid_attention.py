@@ -1,0 +1,344 @@
+"""Separable attention against its rivals: time and memory of one training step.
+
+    python -m benchmarks.grid_attention [--quick] [--rounds 3] [--only WORK ...] [--out FILE] [--threads N]
+
+Every rival runs in a process of its own, all of a work in turn, for several rounds; a row holds the medians. A step is
+forward, cross-entropy, backward and AdamW; the one cross-attend is forward and backward. Memory is the peak above what
+the imported libraries hold. The first step of a process, with any compiling, is not counted but told apart.
+
+Rivals: the same model with dense attention, fused or plain, heads padded to a multiple of 8 or not; perceiver-pytorch
+with the same N, D, heads, depth and widths (its MLPs are wider and cannot be set otherwise); transformers' Perceiver
+IO; our own without a C++ compiler. The results are a list of rows, in `benchmarks/results/grid_attention.json`, and a
+plot beside it.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.machine import machine
+
+Step = Callable[[], None]
+
+OURS = "separable"
+DENSE = ["dense, fused", "dense, fused, not padded", "dense, plain"]
+SIDES = [64, 128, 256, 512, 1024, 2048]
+
+SMALL = {"model": "small", "frames": 0}
+# work: what to build, and the rivals measured beside ours. A rival "WORK: NAME" is that of another work.
+WORKS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "one cross-attend, 224": ({"model": "cross-attend", "side": 224, "batch": 1}, [*DENSE, "no compiler", "floor"]),
+    "small, 224": ({**SMALL, "side": 224, "batch": 2}, ["perceiver-pytorch", *DENSE, "no compiler"]),
+    "small, 1024": ({**SMALL, "side": 1024, "batch": 1}, ["perceiver-pytorch", "dense, fused", "no compiler"]),
+    "paper's ImageNet": ({"model": "imagenet", "side": 224, "batch": 1}, ["latent stacks", "dense, fused"]),
+    "paper's ImageNet, bfloat16": (
+        {"model": "imagenet", "side": 224, "batch": 1, "bf16": True},
+        ["dense, fused", "dense, fused, float32"],
+    ),
+    "Perceiver IO, ImageNet": ({"model": "io", "side": 224, "batch": 1}, ["transformers", "dense, fused"]),
+    "small, 2048": ({**SMALL, "side": 2048, "batch": 1}, ["separable at 1024"]),
+    "small, 16 frames of 224": ({"model": "small", "frames": 16, "side": 224, "batch": 1}, []),
+    "16x16 patches, auto": ({"model": "patches", "side": 224, "batch": 4}, ["separable", "dense, fused"]),
+    "8 cross heads, auto": ({"model": "heads", "side": 224, "batch": 1}, ["separable", "dense, fused"]),
+    **{f"resolution {side}": ({**SMALL, "side": side, "batch": 1}, ["dense, fused"] * (side <= 512)) for side in SIDES},
+}  # fmt: skip
+QUICK = ["one cross-attend, 224", "small, 224"]
+
+
+def build(rival: str, model: str, side: int, batch: int, frames: int = 0, bf16: bool = False) -> tuple[Step, int]:
+    """A step of a rival at a work, and its number of parameters."""
+    torch.manual_seed(0)
+    use_rival(rival)
+    if rival.startswith("separable at "):
+        side = int(rival.split()[-1])
+    kind = "dense" if rival.startswith("dense") else "separable"
+    size = [frames, side, side] if frames else [side, side]
+    if model == "patches":
+        size, channels = [side // 16, side // 16], 768
+    else:
+        channels = 3
+    content = torch.randn(batch, *size, channels)
+    if rival == "floor":
+        return floor(content), 0
+    if model == "cross-attend":
+        return one_cross_attend(kind, content)
+    if rival == "latent stacks":
+        return latent_stacks()
+    net, given = network(rival, model, kind, content)
+    labels = torch.randint(0, 1000, (batch,))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16 and "float32" not in rival):
+            loss = F.cross_entropy(given(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step, sum(parameter.numel() for parameter in net.parameters())
+
+
+def use_rival(rival: str) -> None:
+    """Put the rival's way of attending, or of going without a compiler, in the place of ours."""
+    from perceiver_lightning.model import attention, grid_attention
+
+    if rival.endswith("not padded"):
+        attention.to_multiple_of_8 = lambda x: x  # type: ignore[assignment]
+    elif rival == "dense, plain":
+
+        def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.softmax((q * q.shape[-1] ** -0.5) @ k.mT, -1) @ v
+
+        attention.attend = plain  # type: ignore[assignment]
+    elif rival == "no compiler":
+        grid_attention._has_compiler = lambda: False  # type: ignore[assignment]
+
+
+def network(rival: str, model: str, kind: str, content: torch.Tensor) -> tuple[nn.Module, Callable[[], torch.Tensor]]:
+    """The rival's network for a work, and its forward pass."""
+    from perceiver_lightning.model import Perceiver
+
+    small = {"num_latents": 128, "latent_width": 256, "self_attends": 2, "cross_qk_width": 64, "cross_v_width": 64}
+    size, channels = list(content.shape[1:-1]), content.shape[-1]
+    if rival == "perceiver-pytorch":
+        from perceiver_pytorch import Perceiver as Public
+
+        theirs = Public(
+            num_freq_bands=64, depth=4, max_freq=size[0], input_channels=3, input_axis=len(size), num_latents=128,
+            latent_dim=256, cross_heads=1, latent_heads=8, cross_dim_head=64, latent_dim_head=32, num_classes=1000,
+            weight_tie_layers=True, self_per_cross_attn=2,
+        )  # fmt: skip
+        return theirs, lambda: theirs(content)
+    if rival == "transformers":
+        from transformers import PerceiverConfig, PerceiverForImageClassificationFourier
+
+        sizes: dict[str, Any] = {
+            "num_latents": 512, "d_latents": 1024, "num_blocks": 8, "num_self_attends_per_block": 6,
+            "num_cross_attention_heads": 1, "num_self_attention_heads": 8, "num_labels": 1000, "image_size": 224,
+        }  # fmt: skip
+        config = PerceiverConfig(**sizes)
+        other = PerceiverForImageClassificationFourier(config)
+        pixels = content.movedim(-1, 1)
+        return other, lambda: other(inputs=pixels).logits
+    options: dict[str, Any] = {
+        "small": {**small, "cross_attends": [1] * 4},
+        "heads": {**small, "cross_attends": [1] * 4, "cross_heads": 8, "cross_qk_width": 64},
+        "patches": {**small, "cross_attends": [1] * 4},
+        "imagenet": {},
+        "io": {"cross_attends": [1] + [0] * 7, "decoder": "query", "query_residual": True},
+    }[model]
+    facts = {"image": {"channels": channels, "resolution": size}}
+    auto = model in ("patches", "heads") and rival == "auto"
+    ours = Perceiver(facts, 1000, attention="auto" if auto else kind, **options)  # type: ignore[arg-type]
+    return ours, lambda: ours({"image": {"content": content}})
+
+
+def one_cross_attend(kind: str, content: torch.Tensor) -> tuple[Step, int]:
+    """Forward and backward of the paper's cross-attend, from content to the latents' gradient."""
+    from perceiver_lightning.model.attention import CrossAttend
+    from perceiver_lightning.model.inputs import Inputs
+    from perceiver_lightning.model.separable import Separable
+
+    inputs = Inputs({"image": {"channels": 3, "resolution": list(content.shape[1:-1])}})
+    cross = CrossAttend(1024, inputs.width)
+    latents = torch.randn(1, 512, 1024, requires_grad=True)
+
+    def step() -> None:
+        array = inputs({"image": {"content": content}})
+        cross(latents, array if kind == "dense" else Separable(array)).sum().backward()
+
+    return step, sum(parameter.numel() for parameter in cross.parameters())
+
+
+def latent_stacks() -> tuple[Step, int]:
+    """The products of matrices of the ImageNet model's 48 self-attends alone, forward and backward."""
+    sizes = [(1024, 1024)] * 6  # query, key, value, output, and the MLP's two
+    x, weights = torch.randn(512, 1024), [torch.randn(m, n) for m, n in sizes]
+    q, k = torch.randn(8, 512, 128), torch.randn(8, 512, 128)
+    w = torch.randn(8, 512, 512)
+
+    def step() -> None:
+        for _ in range(48):
+            for weight in weights:  # forward, gradient to the input, gradient to the weight
+                x @ weight, x @ weight.mT, x.mT @ x
+            for _ in range(3):  # logits and sums: forward, and two gradients of each
+                q @ k.mT, w @ k
+
+    return step, 0
+
+
+def floor(content: torch.Tensor) -> Step:
+    """What cannot be saved: an exponential for every logit in blocks that fit the cache, and the products that remain.
+
+    Forward: logits of 4 channels, exp, sums of 4 channels. Backward: logits, exp, their gradients, the queries'.
+    """
+    queries, channels = torch.randn(512, 4), torch.randn(4, content.shape[1] * content.shape[2])
+    blocks = channels.split(448, -1)
+
+    def step() -> None:
+        for block in blocks:
+            (queries @ block).exp_() @ block.T
+        for block in blocks:
+            (queries @ block).exp_(), (queries @ block) @ block.T
+
+    return step
+
+
+def measure(rival: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of a step (median), seconds of the first one more, peak bytes above the imports; in this process."""
+    import perceiver_lightning.model  # noqa: F401
+
+    if rival == "perceiver-pytorch":
+        import perceiver_pytorch  # noqa: F401
+    if rival == "transformers":
+        from transformers import PerceiverForImageClassificationFourier  # noqa: F401
+    torch.randn(64, 64) @ torch.randn(64, 64)
+    before = peak_bytes()
+    step, parameters = build(rival, **given)
+    seconds: list[float] = []
+    while len(seconds) < 2 or (len(seconds) < 12 and sum(seconds) < 12):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    median = statistics.median(seconds[1:])
+    return {
+        "seconds": median,
+        "first": seconds[0] - median,
+        "bytes": peak_bytes() - before,
+        "parameters": parameters,
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def in_its_own_process(work: str, rival: str, threads: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.grid_attention", "--one", work, rival, "--threads", str(threads)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rows_of(work: str, rounds: int, threads: int) -> list[dict[str, Any]]:
+    """All rivals of a work in turn, several rounds; a row for each, with the medians."""
+    rivals = WORKS[work][1]
+    ours = "auto" if work.endswith("auto") else OURS
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in (ours, *rivals)}
+    for number in range(rounds):
+        for rival in found:
+            found[rival].append(in_its_own_process(work, rival, threads))
+            last = found[rival][-1]
+            told = f"{work:28} {rival:26} {last['seconds']:9.4f} s {last['bytes'] / 2**20:9.0f} MiB"
+            print(f"{told}   round {number + 1} of {rounds}", flush=True)
+
+    def middle(rival: str, key: str) -> float:
+        return statistics.median(one[key] for one in found[rival])
+
+    rows = []
+    for rival in rivals or [ours]:
+        rows.append(
+            {
+                "work": work,
+                "rival": rival if rivals else None,
+                "ours": ours,
+                "ours_s": middle(ours, "seconds"),
+                "rival_s": middle(rival, "seconds"),
+                "ratio": middle(rival, "seconds") / middle(ours, "seconds"),
+                "ours_bytes": int(middle(ours, "bytes")),
+                "rival_bytes": int(middle(rival, "bytes")),
+                "ours_first_s": middle(ours, "first"),
+                "rival_first_s": middle(rival, "first"),
+                "parameters": int(middle(ours, "parameters")),
+                "rival_parameters": int(middle(rival, "parameters")),
+                "rounds": rounds,
+                "threads": threads,
+                **machine(),
+            }
+        )
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The rows as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("work", "rival", "ours", "rival", "ratio", "ours", "rival")
+    for row in rows:
+        memory = [f"{row[key] / 2**20:,.0f} MiB" for key in ("ours_bytes", "rival_bytes")]
+        times = [f"{row[key]:.4f} s" for key in ("ours_s", "rival_s")]
+        table.add_row(row["work"], row["rival"] or "-", *times, f"{row['ratio']:.2f}", *memory)
+    Console(width=140).print(table)
+
+
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    """Time and memory of the small model's step against the resolution."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    sweep = [row for row in rows if row["work"].startswith("resolution")]
+    ours = {int(row["work"].split()[-1]): (row["ours_s"], row["ours_bytes"] / 2**30) for row in sweep}
+    dense = {int(r["work"].split()[-1]): (r["rival_s"], r["rival_bytes"] / 2**30) for r in sweep if r["rival"]}
+    public = {
+        int(row["work"].split()[-1]): (row["rival_s"] / row["ours_s"], row["rival_bytes"] / 2**30)
+        for row in rows
+        if row["rival"] == "perceiver-pytorch"
+    }
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for place, (ax, title) in enumerate(zip(axes, ("seconds a training step", "GiB of memory"), strict=True)):
+        ax.plot(list(ours), [value[place] for value in ours.values()], "o-", label="separable")
+        ax.plot(list(dense), [value[place] for value in dense.values()], "s--", label="dense, fused")
+        if place == 1 and public:
+            ax.plot(list(public), [value[1] for value in public.values()], "x", label="perceiver-pytorch", color="C3")
+        ax.set(xscale="log", yscale="log", xlabel="pixels a side", title=title)
+        ax.set_xticks(SIDES, [str(side) for side in SIDES])
+        ax.minorticks_off()
+        ax.grid(alpha=0.3)
+        ax.legend()
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only the first two works, one round")
+    parser.add_argument("--only", nargs="+", choices=WORKS, help="only these works; other rows of the file stay")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/grid_attention.json"))
+    parser.add_argument("--one", nargs=2, metavar=("WORK", "RIVAL"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.one:
+        work, rival = args.one
+        print(json.dumps(measure(rival, WORKS[work][0])))
+        return
+    works = QUICK if args.quick else args.only or list(WORKS)
+    kept = json.loads(args.out.read_text()) if args.only and args.out.exists() else []
+    rows = [row for row in kept if row["work"] not in works]
+    for work in works:
+        rows += rows_of(work, 1 if args.quick else args.rounds, args.threads)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(rows, indent=1) + "\n")  # after each work: nothing is lost on Ctrl-C
+    show(rows)
+    if any(row["work"].startswith("resolution") for row in rows):
+        plot(rows, args.out.with_suffix(".svg"))
+    print(f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()
