@@ -1,0 +1,147 @@
+"""Attention maps: where a latent looks, and whether for what is there or for where it lies.
+
+A query's logit for an element is q . W_k LN(x) / sqrt(E) with x = [content, position]: the content channels' share of
+it is content-based attention, the rest (positions, modality vector, biases) is position-based attention; the two add up
+to the logit. Both come from the parts of the input array, which is never laid out: memory grows with the chosen latents
+times the elements, and with nothing else.
+
+    maps = attention_maps(model, inputs, cross_attend=0, latents=[0, 1, 2])
+    maps["image"].weights  # (B, H, 3, height, width)
+
+Legend of shapes: B batch, H heads, N chosen latents, E width of a head, C width of the input array.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceiver_lightning.model import Perceiver
+from perceiver_lightning.model.attention import CrossAttend
+from perceiver_lightning.model.inputs import InputArray, Part
+from perceiver_lightning.model.separable import moments
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What chosen latents make of one modality, for each element: (B, H, N, *grid) or (B, H, N, M).
+
+    Attributes:
+        weights: of the attention; with those of the other modalities they add up to 1. 0 where masked.
+        content: the content channels' share of the logits.
+        position: the rest of the logits.
+    """
+
+    weights: Tensor
+    content: Tensor
+    position: Tensor
+
+    def alone(self, share: str) -> Tensor:
+        """Attention by one share of the logits only, "content" or "position": a softmax over this modality."""
+        logits = getattr(self, share).masked_fill(self.weights == 0, -torch.inf)
+        return logits.flatten(3).softmax(-1).nan_to_num().view_as(logits)
+
+
+@torch.no_grad()
+def attention_maps(
+    perceiver: Perceiver,
+    inputs: Mapping[str, Mapping[str, Any]],
+    cross_attend: int = 0,
+    latents: Sequence[int] | None = None,
+) -> dict[str, Maps]:
+    """The maps of one cross-attend, by modality.
+
+    Args:
+        perceiver: the model; its mode (training or not) is left as it is.
+        inputs: of a batch.
+        cross_attend: which one, from 0, in the order of the computation; those that share weights count each.
+        latents: which rows of the latent array; all when not given.
+
+    Raises:
+        ValueError: when there is no such cross-attend or latent.
+    """
+    count = sum(len(crosses) for crosses, _ in perceiver.order)
+    if not 0 <= cross_attend < count:
+        raise ValueError(f"cross_attend is {cross_attend}: expected 0 to {count - 1}, as the model has {count}")
+    rows = list(range(len(perceiver.latents)) if latents is None else latents)
+    if not all(0 <= row < len(perceiver.latents) for row in rows):
+        raise ValueError(f"latents is {rows}: expected rows from 0 to {len(perceiver.latents) - 1}")
+    cross, latents_BND = before(perceiver, inputs, cross_attend)
+    array = perceiver.inputs(inputs)
+    attention, norm = cross.attention, cross.norm_inputs
+    queries_BHNE = attention.query(cross.norm_queries(latents_BND)).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+    queries_BHNE = queries_BHNE[:, :, rows] * queries_BHNE.shape[-1] ** -0.5
+    keys_HEC = attention.key.weight.unflatten(0, (attention.heads, -1))
+    absorbed_BHNC = torch.einsum("bhne,hec->bhnc", queries_BHNE, keys_HEC)
+    bias_BHN = torch.einsum("bhne,he->bhn", queries_BHNE, attention.key.bias.unflatten(0, (attention.heads, -1)))
+    shares = [logits_of(part, absorbed_BHNC, bias_BHN, norm.weight, norm.bias, norm.eps) for part in array.parts]
+    weights = weights_of(array, [content + position for content, position in shares])
+    names = [name for name in perceiver.inputs.channels if name in inputs]
+    return {name: Maps(weight, *share) for name, weight, share in zip(names, weights, shares, strict=True)}
+
+
+def before(
+    perceiver: Perceiver, inputs: Mapping[str, Mapping[str, Any]], cross_attend: int
+) -> tuple[CrossAttend, Tensor]:
+    """The cross-attend of that number, and the latents (B, N, D) that come to it."""
+    seen: list[tuple[CrossAttend, Tensor]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda module, given: seen.append((module, given[0])))
+        for module in perceiver.cross_attends
+    ]
+    try:
+        perceiver.encode(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen[cross_attend]
+
+
+def logits_of(
+    part: Part, queries_BHNC: Tensor, bias_BHN: Tensor, gamma: Tensor, beta: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The two shares (B, H, N, *grid) of the logits of one part, from queries that have absorbed the keys' weights."""
+    axes = part.content.ndim - 2
+    features = [] if part.features is None else [part.features.expand(*part.content.shape[:-1], -1)]
+    whole = torch.cat([part.content, *features], -1) if features else part.content
+    own = [table.to(whole.dtype) for table in part.tables]
+    mean, scale = (x[:, None, None] for x in moments(whole, own, part.modality, eps))
+    widths = [part.content.shape[-1], *(table.shape[-1] for table in part.tables), *(x.shape[-1] for x in features)]
+    scaled = queries_BHNC * gamma
+    content, *others, modality = scaled.split([*widths, scaled.shape[-1] - sum(widths)], -1)
+    tables, rest = others[: len(part.tables)], others[len(part.tables) :]
+
+    def products(queries: Tensor, elements: Tensor) -> Tensor:
+        """(B, H, N, C) with (B, *grid, C): (B, H, N, *grid)."""
+        flat = torch.einsum("bhnc,bmc->bhnm", queries, elements.flatten(1, -2))
+        return flat.unflatten(-1, elements.shape[1:-1])
+
+    def once(x: Tensor) -> Tensor:
+        """(B, H, N) to be added to (B, H, N, *grid)."""
+        return x[(...,) + (None,) * axes]
+
+    of_content = scale * (products(content, part.content) - mean * once(content.sum(-1)))
+    position = -mean * once(scaled.sum(-1) - content.sum(-1))
+    for axis, (queries, table) in enumerate(zip(tables, own, strict=True)):
+        along = queries @ (table.mT if table.ndim == 2 else table.mT[:, None])  # (B, H, N, I)
+        position = position + along.view(*along.shape[:3], *(-1 if other == axis else 1 for other in range(axes)))
+    for queries, elements in zip(rest, features, strict=True):
+        position = position + products(queries, elements)
+    if part.modality is not None:
+        position = position + once(modality @ part.modality)
+    shifts = queries_BHNC * beta
+    of_content = of_content + once(shifts[..., : widths[0]].sum(-1))
+    return of_content, scale * position + once(shifts[..., widths[0] :].sum(-1) + bias_BHN)
+
+
+def weights_of(array: InputArray, logits: Sequence[Tensor]) -> list[Tensor]:
+    """One softmax over the elements of all parts, cut into parts again; rows with nothing to attend to are 0."""
+    masked = [
+        x if part.mask is None else x.masked_fill(~part.mask[:, None, None], -torch.inf)
+        for x, part in zip(logits, array.parts, strict=True)
+    ]
+    flat = torch.cat([x.flatten(3) for x in masked], -1).softmax(-1).nan_to_num()
+    pieces = flat.split([x[0, 0, 0].numel() for x in masked], -1)
+    return [piece.view_as(x) for piece, x in zip(pieces, masked, strict=True)]

@@ -1,0 +1,120 @@
+import pytest
+import torch
+from randomly import randomise
+from torch import Tensor, nn
+
+from perceiver_lightning.analysis.attention_maps import attention_maps
+from perceiver_lightning.model import Perceiver
+from perceiver_lightning.model import attention as attention_module
+
+MODALITIES = {
+    "image": {"channels": 3, "resolution": [6, 5]},
+    "sound": {"channels": 1, "resolution": [8]},
+    "points": {"channels": 2, "resolution": [9, 9, 9]},
+}
+
+
+def model(modalities=MODALITIES, **options) -> Perceiver:
+    torch.manual_seed(0)
+    small = {
+        "num_latents": 5,
+        "latent_width": 8,
+        "cross_attends": [1, 2],
+        "self_attends": 1,
+        "self_heads": 2,
+        "bands": 3,
+    }
+    made = Perceiver(modalities, 4, **{**small, "cross_heads": 2, "cross_qk_width": 6, **options}).double()
+    randomise(made)
+    return made
+
+
+def inputs() -> dict:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    sound_mask = torch.arange(8)[None] < torch.tensor([8, 5, 0])[:, None]
+    return {
+        "image": {"content": random(3, 6, 5, 3)},
+        "sound": {"content": random(3, 8, 1), "mask": sound_mask, "positions": [random(3, 8).clamp(-1, 1)]},
+        "points": {"content": random(3, 7, 2), "positions": random(3, 7, 3).clamp(-1, 1)},
+    }
+
+
+def dense_weights(perceiver: Perceiver, given: dict, monkeypatch) -> list[tuple[Tensor, Tensor]]:
+    """Logits and weights (B, H, N, M) of each cross-attend, as the dense attention has them."""
+    seen = []
+    attend = attention_module.attend
+
+    def spy(q, k, v, mask=None):
+        if k.shape[2] != q.shape[2]:  # not a self-attend
+            logits = q @ k.mT * q.shape[-1] ** -0.5
+            hidden = logits if mask is None else logits.masked_fill(~mask[:, None, None], -torch.inf)
+            seen.append((logits, hidden.softmax(-1)))
+        return attend(q, k, v, mask)
+
+    monkeypatch.setattr(attention_module, "attend", spy)
+    perceiver.attention = "dense"
+    perceiver(given)
+    return seen
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("positions", ["fourier", "learned", "learned_axes"])
+@pytest.mark.parametrize("kind", ["dense", "separable"])
+def test_maps_are_the_dense_attention_s_weights_and_their_parts_add_up_to_its_logits(
+    number, positions, kind, monkeypatch
+):
+    perceiver, given = model(positions=positions, position_width=4), inputs()
+    logits, weights = dense_weights(perceiver, given, monkeypatch)[number]
+    perceiver.attention = kind
+    maps = attention_maps(perceiver, given, number, latents=[3, 1])
+    assert {name: tuple(of.weights.shape) for name, of in maps.items()} == {
+        "image": (3, 2, 2, 6, 5), "sound": (3, 2, 2, 8), "points": (3, 2, 2, 7),
+    }  # fmt: skip
+    found = torch.cat([of.weights.flatten(3) for of in maps.values()], -1)
+    torch.testing.assert_close(found, weights[:, :, [3, 1]])
+    torch.testing.assert_close(found.sum(-1), torch.ones(3, 2, 2, dtype=torch.float64))
+    total = torch.cat([(of.content + of.position).flatten(3) for of in maps.values()], -1)
+    torch.testing.assert_close(total, logits[:, :, [3, 1]])
+
+
+def test_the_content_part_sees_content_and_the_position_part_places():
+    """Without the LayerNorm's mean and scale, which both see, a part is the same wherever its own side is."""
+    perceiver = model({"image": {"channels": 3, "resolution": [6, 5]}})
+    same = {"image": {"content": torch.ones(1, 6, 5, 3, dtype=torch.float64).expand(1, 6, 5, 3)}}
+    maps = attention_maps(perceiver, same)["image"]
+    assert maps.position.flatten(3).std(-1).min() > 0.1  # places differ where all content is the same
+    scaleless = maps.content.flatten(3)
+    assert (scaleless.std(-1) < 0.5 * maps.position.flatten(3).std(-1)).all()
+
+
+def test_each_part_alone_is_a_softmax_over_what_is_there():
+    maps = attention_maps(model(), inputs())
+    for share in ("content", "position"):
+        alone = maps["sound"].alone(share)
+        torch.testing.assert_close(alone[:2].sum(-1), torch.ones(2, 2, 5, dtype=torch.float64))
+        assert alone[1, :, :, 5:].abs().max() == 0 == alone[2].abs().max()  # masked; nothing there
+        image = maps["image"].alone(share)
+        torch.testing.assert_close(image, getattr(maps["image"], share).flatten(3).softmax(-1).view_as(image))
+
+
+def test_nothing_of_the_laid_out_array_is_made(monkeypatch):
+    monkeypatch.setattr("perceiver_lightning.model.inputs.Part.laid_out", lambda part: pytest.fail("laid out"))
+    attention_maps(model(attention="separable"), inputs())
+
+
+def test_no_cross_attend_or_latent_of_that_number():
+    with pytest.raises(ValueError, match="cross_attend is 3: expected 0 to 2, as the model has 3"):
+        attention_maps(model(), inputs(), cross_attend=3)
+    with pytest.raises(ValueError, match=r"latents is \[5\]: expected rows from 0 to 4"):
+        attention_maps(model(), inputs(), latents=[5])
+
+
+def test_the_model_stays_as_it_is():
+    perceiver = model().train()
+    attention_maps(perceiver, inputs())
+    assert perceiver.training
+    assert not any(module._forward_pre_hooks for module in perceiver.modules() if isinstance(module, nn.Module))
