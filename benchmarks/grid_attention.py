@@ -94,7 +94,7 @@ def use_rival(rival: str) -> None:
     from perceiver_lightning.model import attention, grid_attention
 
     if rival.endswith("not padded"):
-        attention.to_multiple_of_8 = lambda x: x  # type: ignore[assignment]
+        attention.to_multiple_of_8 = lambda x: x
     elif rival == "dense, plain":
 
         def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
