@@ -102,7 +102,7 @@ def use_rival(rival: str) -> None:
 
         attention.attend = plain  # type: ignore[assignment]
     elif rival == "no compiler":
-        grid_attention._has_compiler = lambda: False  # type: ignore[assignment]
+        grid_attention._compiler_works = lambda: False  # type: ignore[assignment]
 
 
 def network(rival: str, model: str, kind: str, content: torch.Tensor) -> tuple[nn.Module, Callable[[], torch.Tensor]]:
@@ -146,7 +146,7 @@ def network(rival: str, model: str, kind: str, content: torch.Tensor) -> tuple[n
 
 def one_cross_attend(kind: str, content: torch.Tensor) -> tuple[Step, int]:
     """Forward and backward of the paper's cross-attend, from content to the latents' gradient."""
-    from perceiver_lightning.model.attention import CrossAttend
+    from perceiver_lightning.model.attention import CrossAttend, Dense
     from perceiver_lightning.model.inputs import Inputs
     from perceiver_lightning.model.separable import Separable
 
@@ -156,7 +156,7 @@ def one_cross_attend(kind: str, content: torch.Tensor) -> tuple[Step, int]:
 
     def step() -> None:
         array = inputs({"image": {"content": content}})
-        cross(latents, array if kind == "dense" else Separable(array)).sum().backward()
+        cross(latents, Dense(array) if kind == "dense" else Separable(array)).sum().backward()
 
     return step, sum(parameter.numel() for parameter in cross.parameters())
 

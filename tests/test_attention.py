@@ -8,7 +8,7 @@ from randomly import randomise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_lightning.model.attention import MLP, Attention, CrossAttend, SelfAttend, attend, to_multiple_of_8
+from perceiver_lightning.model.attention import MLP, Attention, CrossAttend, Dense, SelfAttend, attend, to_multiple_of_8
 from perceiver_lightning.model.inputs import InputArray, Part
 
 sizes = st.integers(1, 4)
@@ -121,7 +121,7 @@ def test_cross_attend_by_its_formula(residual, masked):
     found = cross.attention(layer_norm(cross.norm_queries, queries), layer_norm(cross.norm_inputs, content), mask)
     x = queries + found if residual else found
     expected = x + mlp(cross.mlp, layer_norm(cross.norm_mlp, x))
-    out = cross(queries, InputArray([Part(content, mask=mask)]))
+    out = cross(queries, Dense(InputArray([Part(content, mask=mask)])))
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
     if masked and residual:  # a query that finds nothing keeps what it is, but for the output's bias and the MLP
         x = queries[1] + cross.attention.output.bias
@@ -149,7 +149,7 @@ def test_widths_follow_from_the_input_or_are_given():
 
 def test_dropout_is_in_training_only_and_on_both_branches():
     cross, layer = CrossAttend(8, 6, dropout=1.0).double(), SelfAttend(8, dropout=1.0).double()
-    queries, inputs = normal(2, 3, 8), InputArray([Part(normal(2, 5, 6, seed=1))])
+    queries, inputs = normal(2, 3, 8), Dense(InputArray([Part(normal(2, 5, 6, seed=1))]))
     assert torch.equal(cross(queries, inputs), queries) and torch.equal(layer(queries), queries)
     cross.eval(), layer.eval()
     assert not torch.allclose(cross(queries, inputs), queries) and not torch.allclose(layer(queries), queries)

@@ -18,10 +18,10 @@ sizes = st.integers(1, 6)
 def implementation(request, monkeypatch):
     """Both implementations; torch operations in blocks so small that there are many."""
     if request.param == "torch operations":
-        monkeypatch.setattr(module, "_has_compiler", lambda: False)
+        monkeypatch.setattr(module, "_compiler_works", lambda: False)
         monkeypatch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
     else:
-        assert module._has_compiler()
+        assert module._compiler_works()
         monkeypatch.setattr(module, "COMPILED_ROW_BYTES", 256)
     return request.param
 
@@ -61,7 +61,7 @@ def results_and_gradients(function, given: list[Tensor]) -> list[Tensor]:
 def test_it_is_softmax_attention_over_the_laid_out_logits(way, batch, queries, channels, rows, columns, spread, seed):
     with pytest.MonkeyPatch.context() as patch:
         if way == "torch operations":
-            patch.setattr(module, "_has_compiler", lambda: False)
+            patch.setattr(module, "_compiler_works", lambda: False)
         patch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
         patch.setattr(module, "COMPILED_ROW_BYTES", 256)
         given = example(batch, queries, channels, rows, columns, seed, spread)
@@ -132,17 +132,18 @@ def test_flops_are_counted():
     assert counter.get_total_flops() == logits * 2 * (2 * (4 + 1))  # K + 1 multiply-adds in, and as many out
 
 
-def test_without_a_compiler_one_line_says_so_and_it_runs(monkeypatch, caplog):
-    for clear in (module._has_compiler, module._compile):
-        clear.cache_clear()
-    monkeypatch.setenv("CXX", "no-such-compiler")
+@pytest.mark.parametrize(
+    ("compiler", "found"), [(None, "none found; the environment variable CXX names one"), ("/no/such", "/no/such")]
+)
+def test_without_a_compiler_one_line_says_so_and_it_runs(compiler, found, monkeypatch, caplog):
+    monkeypatch.setattr(module, "COMPILER", compiler)
+    module._compiler_works.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
             given = example(1, 3, 2, 4, 5)
             for _ in range(2):
                 torch.testing.assert_close(grid_attention(*given), laid_out(*given))
-        assert caplog.text.count("without its compiled part") == 1
-        assert "no-such-compiler" in caplog.text
+        assert caplog.text.count("without its C++ part") == 1
+        assert found in caplog.text
     finally:
-        for clear in (module._has_compiler, module._compile):
-            clear.cache_clear()
+        module._compiler_works.cache_clear()

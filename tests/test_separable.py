@@ -102,7 +102,7 @@ def test_several_modalities_share_one_softmax_and_one_layernorm(first, second, a
             "mask": torch.rand(3, 7, generator=generator) > 0.3,
         }
     with pytest.MonkeyPatch.context() as patch:  # spares the time of compiling for many numbers of channels
-        patch.setattr("perceiver_lightning.model.grid_attention._has_compiler", lambda: False)
+        patch.setattr("perceiver_lightning.model.grid_attention._compiler_works", lambda: False)
         assert_same(model(facts, cross_qk_width=6), inputs)
 
 
@@ -189,13 +189,14 @@ def test_activation_checkpointing():
 
 @pytest.mark.slow
 def test_compiled_by_torch():
-    perceiver = model(attention="separable")
+    perceiver = model()
     pixels = content(2, 6, 5, 3)
-    expected = outputs_and_gradients(perceiver, "separable", {"image": {"content": pixels}})
-    compiled = copy.deepcopy(perceiver)
-    compiled.compile(backend="aot_eager")
-    found = outputs_and_gradients(compiled, "separable", {"image": {"content": pixels}})
-    torch.testing.assert_close(found, expected)
+    for kind in ("separable", "auto", "dense"):
+        expected = outputs_and_gradients(perceiver, kind, {"image": {"content": pixels}})
+        compiled = copy.deepcopy(perceiver)
+        compiled.compile(backend="aot_eager", fullgraph=True)
+        found = outputs_and_gradients(compiled, kind, {"image": {"content": pixels}})
+        torch.testing.assert_close(found, expected)
 
 
 def test_what_does_not_depend_on_weights_is_reckoned_once(monkeypatch):

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .inputs import InputArray
+
 
 def attend(queries_BHNE: Tensor, keys_BHME: Tensor, values_BHME: Tensor, mask_BM: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(E)) v through the fused kernels: (B, H, N, E of the values).
@@ -63,10 +65,21 @@ class Attention(nn.Module):
 
 
 class Reader(Protocol):
-    """A way to attend to an input array: dense (`inputs.InputArray`), or separable (`separable.Separable`)."""
+    """A way to attend to an input array: `Dense`, or `separable.Separable`, with the same result."""
 
     def read(self, queries_BND: Tensor, norm: nn.LayerNorm, attention: Attention) -> Tensor:
         """What the queries (B, N, D) find in the input array, seen through its LayerNorm: (B, N, D)."""
+
+
+class Dense:
+    """Reads the input array laid out, which is done once for all the cross-attends that share it."""
+
+    def __init__(self, inputs: InputArray) -> None:
+        self.array_BMC, self.mask_BM = inputs.array, inputs.mask
+
+    def read(self, queries_BND: Tensor, norm: nn.LayerNorm, attention: Attention) -> Tensor:
+        """What the queries (B, N, D) find in the input array, seen through its LayerNorm: (B, N, D)."""
+        return attention(queries_BND, norm(self.array_BMC), self.mask_BM)
 
 
 class MLP(nn.Sequential):

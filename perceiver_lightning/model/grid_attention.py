@@ -26,6 +26,7 @@ import ctypes
 import functools
 import logging
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 log = logging.getLogger(__name__)
 
+COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 MOST_COMPILED_CHANNELS = 16  # beyond, products of matrices win
 BLOCK_BYTES = {"cpu": 2**20}  # of logits, in torch operations: what a core's cache holds
 OTHER_BLOCK_BYTES = 2**26  # on other devices: enough to fill them
@@ -245,7 +247,7 @@ class Compiled:
         ]  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "grid_attention.so"
-            command = [os.environ.get("CXX", "c++"), *options, str(source), "-o", str(target)]
+            command = [str(COMPILER), *options, str(source), "-o", str(target)]
             try:  # with threads where the compiler knows OpenMP, which is torch's own pool of threads
                 subprocess.run([*command, "-fopenmp"], check=True, capture_output=True)
             except subprocess.CalledProcessError:
@@ -270,25 +272,28 @@ class Compiled:
 
 def compiled(queries: Tensor) -> Compiled | None:
     """The compiled implementation for such queries, if there is one."""
-    if is_compiled(queries.shape[-1], queries.device.type) and queries.dtype in (torch.float32, torch.float64):
+    known = queries.device.type == "cpu" and queries.dtype in (torch.float32, torch.float64)
+    if known and queries.shape[-1] <= MOST_COMPILED_CHANNELS and _compiler_works():
         return _compile(queries.dtype, queries.shape[-1])
     return None
 
 
 def is_compiled(channels: int, device: str) -> bool:
-    """Whether there is a compiled implementation for so many content channels on this kind of device."""
-    return device == "cpu" and channels <= MOST_COMPILED_CHANNELS and _has_compiler()
+    """Whether there is a compiled implementation for so many channels, as far as can be said without compiling."""
+    return device == "cpu" and channels <= MOST_COMPILED_CHANNELS and COMPILER is not None
 
 
 _compile = functools.cache(Compiled)
 
 
 @functools.cache
-def _has_compiler() -> bool:
-    """Whether the C++ compiler works; if not, one line says so."""
+def _compiler_works() -> bool:
+    """Whether there is a C++ compiler that works; if not, one line says so."""
     try:
+        if COMPILER is None:
+            raise OSError("none found; the environment variable CXX names one")
         Compiled(torch.float32, 1)
     except (OSError, subprocess.CalledProcessError) as error:
-        log.warning(f"separable attention runs without its compiled part, many times slower: no C++ compiler ({error})")
+        log.warning(f"separable attention runs without its C++ part, many times slower: no compiler ({error})")
         return False
     return True

@@ -8,7 +8,6 @@ Legend of shapes: B batch, M elements, A axes, I places along one axis, C channe
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
@@ -57,12 +56,12 @@ class InputArray:
 
     parts: Sequence[Part]
 
-    @cached_property
+    @property
     def array(self) -> Tensor:
-        """All elements as (B, M, C), laid out once for all the cross-attends that read it."""
+        """All elements laid out, (B, M, C)."""
         return torch.cat([part.laid_out() for part in self.parts], 1)
 
-    @cached_property
+    @property
     def mask(self) -> Tensor | None:
         """Bool (B, M), True where there is an element; None when all are there."""
         if all(part.mask is None for part in self.parts):
@@ -70,10 +69,6 @@ class InputArray:
         everywhere = (torch.ones(p.content.shape[:-1], dtype=torch.bool, device=p.content.device) for p in self.parts)
         masks = (there if p.mask is None else p.mask for p, there in zip(self.parts, everywhere, strict=True))
         return torch.cat([mask.flatten(1) for mask in masks], 1)
-
-    def read(self, queries_BND: Tensor, norm: nn.LayerNorm, attention: Callable[..., Tensor]) -> Tensor:
-        """What the queries (B, N, D) find in the input array, laid out and seen through its LayerNorm: (B, N, D)."""
-        return attention(queries_BND, norm(self.array), self.mask)
 
 
 class Inputs(nn.Module):

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .attention import CrossAttend, Reader, SelfAttend
+from .attention import CrossAttend, Dense, Reader, SelfAttend
 from .inputs import InputArray, Inputs, Part, Positions
 from .positions import FourierPositions, even_grid
 from .separable import Separable, is_cheaper
@@ -172,7 +172,7 @@ class Perceiver(nn.Module):
     def encode(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
         """The latents (B, N, D) after reading `{modality: {"content", "positions"?, "mask"?}}`."""
         array = self.inputs(inputs)
-        reader: Reader = Separable(array) if self.is_separable(array) else array
+        reader: Reader = Separable(array) if self.is_separable(array) else Dense(array)
         batch = array.parts[0].content.shape[0]
         latents_BND = self.latents.expand(batch, -1, -1)
         for crosses, stack in self.order:
@@ -271,7 +271,7 @@ class QueryDecoder(nn.Module):
                 places = torch.stack(torch.meshgrid(*even, indexing="ij"), -1).flatten(0, -2)
             queries = self.positions.elements(places)
         queries = queries.to(latents_BND.dtype).expand(batch, -1, -1)
-        out_BQK = self.output(self.cross_attend(queries, InputArray([Part(latents_BND)])))
+        out_BQK = self.output(self.cross_attend(queries, Dense(InputArray([Part(latents_BND)]))))
         if self.resolution is not None and positions is None:
             return out_BQK.unflatten(1, self.resolution)
         return out_BQK.squeeze(1) if self.resolution is None else out_BQK

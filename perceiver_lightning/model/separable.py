@@ -88,7 +88,7 @@ def is_cheaper(inputs: InputArray, latents: int, heads: int, qk_width: int, v_wi
 
 
 class Separable:
-    """Reads the input array as `InputArray.read` does, without laying it out.
+    """Reads the input array as `attention.Dense` does, without laying it out.
 
     Made once for all cross-attends of a forward pass: what does not depend on their weights is reckoned here.
 
@@ -123,9 +123,8 @@ class Separable:
             scale = queries_BNHE.shape[-1] ** -0.5
             absorbed_BHNC = torch.einsum("bnhe,hec->bhnc", queries_BNHE * scale, keys_HEC) * gamma
             sums_BHNC = self.sums(absorbed_BHNC.flatten(1, 2)).view_as(absorbed_BHNC) * gamma + beta
-            found_BNE = torch.einsum("bhnc,hec->bnhe", sums_BHNC, values_HEC).flatten(2) + attention.value.bias.to(
-                dtype
-            )
+            found_BNE = torch.einsum("bhnc,hec->bnhe", sums_BHNC, values_HEC).flatten(2)
+            found_BNE = found_BNE + attention.value.bias.to(dtype)
             if self.anything_B is not None:
                 found_BNE = found_BNE * self.anything_B[:, None, None]
             # The key's bias takes part with a gradient of 0, as it has in the dense attention.
