@@ -90,6 +90,19 @@ def test_the_compiled_exponential_is_right_to_the_last_places():
     assert ((sums[0, :, 0] - expected) / expected).abs().max() < 1e-6
 
 
+def test_any_number_of_threads_gives_the_same():
+    given = example(3, 37, 3, 9, 20)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 4):
+            torch.set_num_threads(count)
+            found.append(results_and_gradients(grid_attention, given))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, four) for one, four in zip(*found, strict=True))
+
+
 def test_gradcheck(implementation):
     given = example(2, 3, 2, 3, 4)
     assert gradcheck(grid_attention, given)
