@@ -263,6 +263,7 @@ class Random(torch.utils.data.Dataset):
         return {"inputs": {"x": {"content": torch.rand(3, 1)}}, "labels": 0}
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_workers_draw_different_numbers_that_the_seed_fixes():
     def draw(seed: int) -> Tensor:
         torch.manual_seed(seed)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_lightning.model import Perceiver
+from perceiver_lightning.model.attention import Dense
 
 IMAGENET = {"image": {"channels": 3, "resolution": [224, 224]}}
 ONE_AT_THE_START = [1] + [0] * 7
@@ -114,7 +115,7 @@ def test_interleaving_and_sharing(cross_attends, sharing, expected):
 
 def test_the_forward_pass_is_its_parts_one_after_the_other():
     perceiver = small(FUSED, cross_attends=[2, 0], sharing="none")
-    array = perceiver.inputs(fused_batch())
+    array = Dense(perceiver.inputs(fused_batch()))
     x = perceiver.latents.expand(2, -1, -1)
     x = perceiver.cross_attends[1](perceiver.cross_attends[0](x, array), array)
     x = perceiver.stacks[1](perceiver.stacks[0](x))
