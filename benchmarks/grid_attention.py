@@ -145,20 +145,22 @@ def network(rival: str, model: str, kind: str, content: torch.Tensor) -> tuple[n
 
 
 def one_cross_attend(kind: str, content: torch.Tensor) -> tuple[Step, int]:
-    """Forward and backward of the paper's cross-attend, from content to the latents' gradient."""
-    from perceiver_lightning.model.attention import CrossAttend, Dense
+    """Forward and backward of attention from 512 queries to the paper's input array, its LayerNorm included."""
+    from perceiver_lightning.model.attention import Attention, Dense
     from perceiver_lightning.model.inputs import Inputs
     from perceiver_lightning.model.separable import Separable
 
     inputs = Inputs({"image": {"channels": 3, "resolution": list(content.shape[1:-1])}})
-    cross = CrossAttend(1024, inputs.width)
-    latents = torch.randn(1, 512, 1024, requires_grad=True)
+    width = inputs.width
+    norm, attention = nn.LayerNorm(width), Attention(width, width, 1, width, width)
+    queries = torch.randn(1, 512, width, requires_grad=True)
 
     def step() -> None:
         array = inputs({"image": {"content": content}})
-        cross(latents, Dense(array) if kind == "dense" else Separable(array)).sum().backward()
+        reader = Dense(array) if kind == "dense" else Separable(array)
+        reader.read(queries, norm, attention).sum().backward()
 
-    return step, sum(parameter.numel() for parameter in cross.parameters())
+    return step, sum(parameter.numel() for parameter in (*norm.parameters(), *attention.parameters()))
 
 
 def latent_stacks() -> tuple[Step, int]:

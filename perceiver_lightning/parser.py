@@ -53,7 +53,7 @@ def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
     unknown = r"Expected a dot import path string: (\S+)|No module named '(\S+)'|has no attribute '(\S+)'"
     if found := re.search(unknown, text):
         key = key.removesuffix(".init_args.")
-        name = class_path or found[1]
+        name = found[1] or class_path  # the class path is the outer one's, where classes are nested
         return f"{key}: expected the name of a class, found {name}{did_you_mean(name, known_classes(key))}"
     value = re.search(r"(?:Given value|Got value): (.*)", text)
     if value and (types := re.findall(r"Expected an? (.*?)(?:\. Got value|\.?$)", text, re.MULTILINE)):

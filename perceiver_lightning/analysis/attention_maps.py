@@ -107,7 +107,7 @@ def logits_of(
     features = [] if part.features is None else [part.features.expand(*part.content.shape[:-1], -1)]
     whole = torch.cat([part.content, *features], -1) if features else part.content
     own = [table.to(whole.dtype) for table in part.tables]
-    mean, scale = (x[:, None, None] for x in moments(whole, own, part.modality, eps))
+    mean, scale = (x[:, None, None] for x in moments(whole.movedim(-1, 1), own, part.modality, eps))
     widths = [part.content.shape[-1], *(table.shape[-1] for table in part.tables), *(x.shape[-1] for x in features)]
     scaled = queries_BHNC * gamma
     content, *others, modality = scaled.split([*widths, scaled.shape[-1] - sum(widths)], -1)

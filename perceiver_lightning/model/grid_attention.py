@@ -26,6 +26,7 @@ import ctypes
 import functools
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -243,6 +244,8 @@ class Compiled:
             "-std=c++17", "-O3", "-march=native", "-shared", "-fPIC",
             # What lets sums and maxima become vector instructions; unlike -ffast-math, nothing global changes.
             "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-ffinite-math-only",
+            # GCC takes 256 bits on CPUs that have 512: a third slower here.
+            *(["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []),
             f"-DREAL={'float' if dtype == torch.float32 else 'double'}", f"-DCHANNELS={channels}",
         ]  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
