@@ -173,8 +173,23 @@ class DataModule(LightningDataModule):
             worker_init_fn=pl_worker_init_function,
         )
 
+    def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
+        """What is done to a whole batch on its device; nothing, unless a subclass says what.
+
+        For loops without a Trainer: `for batch in data.train_dataloader(): batch = data.finish(batch, training=True)`.
+
+        Args:
+            batch: as the loaders give it.
+            training: whether to do what is done by chance.
+
+        Returns:
+            A batch of the contract in this module's docstring.
+        """
+        return batch
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Check the first batch of each stage. A subclass that changes batches here calls this afterwards."""
+        """`finish` the batch, and check the first of each stage."""
+        batch = self.finish(batch, training=self.trainer is not None and self.trainer.training)
         stage = self.trainer.state.stage if self.trainer else None
         if stage not in self._checked:
             needs_labels = stage not in (None, RunningStage.PREDICTING)

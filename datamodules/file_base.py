@@ -156,17 +156,7 @@ class Files(DataModule, ABC):
 
     @abstractmethod
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
-        """What is done to a whole batch on its device.
-
-        For loops without a Trainer: `for batch in data.train_dataloader(): batch = data.finish(batch, training=True)`.
-
-        Args:
-            batch: as the loaders give it.
-            training: whether to do what is done by chance.
-
-        Returns:
-            A batch of the contract in `datamodules.base`.
-        """
+        """What is done to a whole batch on its device, augmentation if `training`: see `DataModule.finish`."""
 
     def setup(self, stage: str) -> None:
         """Find the files that the stage needs; read them here if they are to be cached or checked."""
@@ -208,11 +198,6 @@ class Files(DataModule, ABC):
         labels = torch.tensor(self._train_labels())
         weights = 1 / labels.bincount()[labels]
         return self.loader("train", training=True, sampler=WeightedRandomSampler(weights.tolist(), len(labels)))
-
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """`finish` the batch, and check the first of a stage."""
-        training = self.trainer is not None and self.trainer.training
-        return super().on_after_batch_transfer(self.finish(batch, training), dataloader_idx)
 
     def _train_labels(self) -> Sequence[Any]:
         assert self.train_set is not None and self.train_set.split.labels is not None, 'setup("fit") comes first'
