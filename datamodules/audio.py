@@ -6,9 +6,10 @@ import torchaudio
 
 from datamodules.audio_base import Audio
 from datamodules.audio_files import CLIPS
-from datamodules.audio_sets import ESC10, ESC50, SPEAKERS, WORDS, Table, list_esc, list_fsdd, select
+from datamodules.audio_sets import ESC10, ESC50, SPEAKERS, WORDS, list_esc, list_fsdd, select
 from datamodules.base import located, require
-from datamodules.splits import ClassFolder, Split, cut
+from datamodules.splits import ClassFolder, Split
+from datamodules.tables import Table
 from perceiver_lightning.errors import InputError
 
 
@@ -234,11 +235,18 @@ class AudioTable(Audio):
         num_classes: int | None = None,
         **options: Any,
     ) -> None:
-        self.table = Table(table, path_column, label_column, label_separator, fold_column, num_classes)
-        self.test_fold = str(test_fold)
-        self.val_fold = None if val_fold is None else str(val_fold)
-        require(self.val_fold != self.test_fold, "val_fold", f"another fold than {test_fold}, test_fold", val_fold)
-        self.test_fraction = test_fraction
+        self.table = Table(
+            table,
+            CLIPS,
+            path_column,
+            label_column,
+            label_separator,
+            fold_column,
+            test_fold,
+            val_fold,
+            test_fraction,
+            num_classes,
+        )
         super().__init__(
             num_classes=self.table.num_classes,
             class_names=self.table.class_names,
@@ -248,19 +256,8 @@ class AudioTable(Audio):
 
     def find_train(self) -> tuple[Split, Split | None]:
         """The folds that are neither test nor validation, and the validation fold if there is one."""
-        if self.table.fold_column is None:
-            return self._cut_test()[0], None
-        train = self.table.split(lambda fold: fold not in (self.test_fold, self.val_fold), "train", self.skip_broken)
-        if self.val_fold is None:
-            return train, None
-        return train, self.table.split(lambda fold: fold == self.val_fold, "val_fold", self.skip_broken)
+        return self.table.find_train(self.split_seed, self.skip_broken)
 
     def find_test(self) -> Split:
         """The test fold."""
-        if self.table.fold_column is None:
-            return self._cut_test()[1]
-        return self.table.split(lambda fold: fold == self.test_fold, "test_fold", self.skip_broken)
-
-    def _cut_test(self) -> tuple[Split, Split]:
-        whole = self.table.split(lambda fold: True, "train", self.skip_broken)
-        return cut(whole, self.test_fraction, self.split_seed, "test_fraction")
+        return self.table.find_test(self.split_seed, self.skip_broken)

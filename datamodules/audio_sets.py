@@ -1,14 +1,14 @@
-"""Lists of sound files that are not read yet: the names and folders of known sets, and tables of paths and labels."""
+"""Lists of sound files that are not read yet: the names and folders of known sets."""
 
-import csv
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.audio_files import CLIPS
-from datamodules.base import located, require
+from datamodules.base import require
 from datamodules.splits import Split
+from datamodules.tables import read_csv
 from perceiver_lightning.errors import InputError
 
 SPEAKERS = ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]
@@ -86,86 +86,3 @@ def list_esc(folder: Path, class_names: Sequence[str]) -> tuple[Split, list[int]
     labels = [class_names.index(name) for _, name in found]
     names = [os.path.relpath(path, folder) for path, _ in found]
     return Split([str(path) for path, _ in found], names, labels, str(folder), CLIPS, groups=sources), list(folds)
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The lines of a CSV by its columns' names.
-
-    Raises:
-        InputError: it is absent or no text, lacks a column, has no line, or a line with another number of columns.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            lines, found = list(reader), list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: expected a CSV file, found one that cannot be read ({error})") from error
-    require(set(columns) <= set(found), str(path), f"the columns {', '.join(columns)}", ", ".join(found) or "none")
-    require(len(lines) > 0, str(path), "a line for each clip", "none")
-    for number, line in enumerate(lines, 2):
-        uneven = None in line or None in line.values()
-        require(not uneven, f"{path}, line {number}", f"{len(found)} columns, as the first line has", "another number")
-    return lines
-
-
-class Table:
-    """A CSV of paths, labels and folds; see `datamodules.audio.AudioTable` for the arguments.
-
-    Attributes:
-        class_names: all labels, sorted; None if the CSV is absent.
-        num_classes: how many there are, or, if the CSV is absent, how many are said to be.
-    """
-
-    def __init__(
-        self,
-        table: str,
-        path_column: str,
-        label_column: str,
-        label_separator: str | None,
-        fold_column: str | None,
-        num_classes: int | None,
-    ) -> None:
-        self.path = Path(table) if Path(table).is_file() else located(None) / table
-        self.path_column, self.label_column, self.fold_column = path_column, label_column, fold_column
-        self.separator = label_separator
-        self.class_names: list[str] | None = None
-        self.num_classes = num_classes or 0
-        if self.path.is_file() or num_classes is None:
-            self.class_names = sorted({name for line in self._lines() for name in self._labels(line)})
-            self.num_classes = len(self.class_names)
-            counts = (None, self.num_classes)
-            require(num_classes in counts, "num_classes", f"{self.num_classes}, the labels in {self.path}", num_classes)
-
-    def split(self, wanted: Callable[[str], bool], key: str, skip_absent: bool) -> Split:
-        """The clips of the folds that are wanted, not read yet.
-
-        Raises:
-            InputError: there are none, naming `key`; a file is absent, unless that is to be skipped when it is read.
-        """
-        lines = self._lines()
-        chosen = [line for line in lines if self.fold_column is None or wanted(line[self.fold_column])]
-        folds = sorted({line[self.fold_column] for line in lines}) if self.fold_column else []
-        require(len(chosen) > 0, key, f"clips of it in {self.path}", f"the folds {', '.join(folds)}")
-        names = [line[self.path_column] for line in chosen]
-        paths = [str(self.path.parent / name) for name in names]
-        absent = [] if skip_absent else [path for path in paths if not os.path.isfile(path)]
-        if absent:
-            raise InputError(
-                f"{self.path}: expected the files it names, found {len(absent)} of {len(paths)} absent, as {absent[0]}"
-            )
-        classes = {name: label for label, name in enumerate(self.class_names or [])}
-        several = [tuple(classes[name] for name in self._labels(line)) for line in chosen]
-        if self.separator is None:
-            return Split(paths, names, [label for (label,) in several], str(self.path), CLIPS)
-        return Split(paths, names, several, str(self.path), CLIPS, strata=[0] * len(paths))  # no shares to keep
-
-    def _lines(self) -> list[dict[str, str]]:
-        columns = [self.path_column, self.label_column, self.fold_column]
-        return read_csv(self.path, [column for column in columns if column is not None])
-
-    def _labels(self, line: dict[str, str]) -> list[str]:
-        text = line[self.label_column]
-        if self.separator is not None:
-            return [name.strip() for name in text.split(self.separator) if name.strip()]
-        require(text.strip() != "", f"{self.path}, {line[self.path_column]}", "a label", "none")
-        return [text.strip()]
