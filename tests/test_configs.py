@@ -10,6 +10,7 @@ from image_files import write_images
 from point_clouds import write_arrays, write_boxes
 from sound_files import SOUND, write_fsdd, write_sounds
 from test_torchvision_sets import write_mnist
+from video_clips import write_grid
 
 from datamodules.points import MODELNET40
 from perceiver_lightning.cli import main
@@ -54,6 +55,9 @@ def made_up(tmp_path):
             write_fsdd(tmp_path / "sounds")
             sound = {"root": tmp_path / "sounds", "val_fraction": 0.25}
             given |= {f"members.sound.init_args.{key}": value for key, value in sound.items()}
+        elif config["data"]["class_path"] == "GRID":
+            write_grid(tmp_path / "grid", own["label"], count=2)
+            given |= {"root": tmp_path / "grid", "val_fraction": 0.5, "cache_dir": tmp_path / "cache"}
         if "num_workers" in own:
             given |= {"num_workers": 0}
         return [f"--data.init_args.{key}={value}" for key, value in given.items()]
