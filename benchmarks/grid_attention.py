@@ -296,17 +296,10 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
     sweep = [row for row in rows if row["work"].startswith("resolution")]
     ours = {int(row["work"].split()[-1]): (row["ours_s"], row["ours_bytes"] / 2**30) for row in sweep}
     dense = {int(r["work"].split()[-1]): (r["rival_s"], r["rival_bytes"] / 2**30) for r in sweep if r["rival"]}
-    public = {
-        int(row["work"].split()[-1]): (row["rival_s"] / row["ours_s"], row["rival_bytes"] / 2**30)
-        for row in rows
-        if row["rival"] == "perceiver-pytorch"
-    }
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for place, (ax, title) in enumerate(zip(axes, ("seconds a training step", "GiB of memory"), strict=True)):
         ax.plot(list(ours), [value[place] for value in ours.values()], "o-", label="separable")
         ax.plot(list(dense), [value[place] for value in dense.values()], "s--", label="dense, fused")
-        if place == 1 and public:
-            ax.plot(list(public), [value[1] for value in public.values()], "x", label="perceiver-pytorch", color="C3")
         ax.set(xscale="log", yscale="log", xlabel="pixels a side", title=title)
         ax.set_xticks(SIDES, [str(side) for side in SIDES])
         ax.minorticks_off()
