@@ -8,9 +8,9 @@ from zlib import crc32
 import torch
 
 from datamodules.audio_base import Audio
-from datamodules.audio_batch import noise
 from datamodules.base import located, require
 from datamodules.file_base import Files
+from datamodules.pairs import drop_modalities, noisy
 from datamodules.splits import ClassFolder, Split
 from datamodules.tables import check_present, read_csv
 from datamodules.video_base import Video, cache_folder, rows_of_clips
@@ -53,13 +53,10 @@ class AudioVisual(Files, ABC):
             horizontal_flip and brightness.
         audio: what `Audio` has of sample_rate, channels, mels, window, hop, frequencies, patch, scale, gain, noise and
             spec_augment; the last three are augmentation, in training alone.
-        drop: in training, the share of clips of which a modality is hidden, as {video: 0.3}, the paper's; never the
-            only one that a clip has.
-        video_noise: the standard deviation of noise that is added to every value of a picture, in training and
-            evaluation alike; of values in [0, 1], which it leaves as a camera would, within their range. For
-            experiments on fusion.
-        audio_noise: the decibels by which white noise that is added to the sound is softer than the clip, in training
-            and evaluation alike; null for none. In evaluation a clip has the same noise each time.
+        modality_dropout: in training, modality -> share of the clips in which it is masked out, as {video: 0.3}, the
+            paper's. A clip loses one at most, and never the only one that it has.
+        noise: modality -> the standard deviation of white noise that is added to pixels or samples, as a multiple of
+            that of the clip itself. In all splits: other noise each time in training, else the same.
         eval_clips: clips of each file in evaluation, evenly spread, whose probabilities are averaged.
         batch_size: files in a batch, on each device.
         num_workers: processes that read ahead; 0 is right for cached clips, else about one per core.
@@ -87,9 +84,8 @@ class AudioVisual(Files, ABC):
         seconds: float = 2.0,
         video: dict[str, Any] | None = None,
         audio: dict[str, Any] | None = None,
-        drop: dict[str, float] | None = None,
-        video_noise: float = 0.0,
-        audio_noise: float | None = None,
+        modality_dropout: dict[str, float] | None = None,
+        noise: dict[str, float] | None = None,
         eval_clips: int = 1,
         batch_size: int = 16,
         num_workers: int = 0,
@@ -105,12 +101,13 @@ class AudioVisual(Files, ABC):
         names = modalities or ["video", "audio"]
         known = set(names) <= {"video", "audio"} and len(set(names)) == len(names)
         require(known, "modalities", "[video], [audio] or [video, audio]", modalities)
-        drop = drop or {}
-        shares = set(drop) <= {"video", "audio"} and all(0 <= share < 1 for share in drop.values())
-        require(shares, "drop", "shares of video and audio, of at least 0 and below 1", drop)
+        dropout, noise = modality_dropout or {}, noise or {}
+        for key, levels in {"modality_dropout": dropout, "noise": noise}.items():
+            is_level = set(levels) <= {"video", "audio"} and min(levels.values(), default=0) >= 0
+            require(is_level, key, "numbers of at least 0 for video and audio", levels)
+        require(sum(dropout.values()) <= 1, "modality_dropout", "shares that add up to 1 at most", dropout)
         require(eval_clips >= 1, "eval_clips", "an integer of at least 1", eval_clips)
-        for key, amount in {"video_noise": video_noise, "time_shift": time_shift}.items():
-            require(amount >= 0, key, "a number of at least 0", amount)
+        require(time_shift >= 0, "time_shift", "a number of at least 0", time_shift)
         # Both are made whichever is used, so that what is wrong is said, whichever is used.
         pictures = _Pictures(num_classes, seconds=seconds, **_checked("video", video, PICTURES))
         sound = _Sound(num_classes, seconds=seconds, **_checked("audio", audio, SOUND))
@@ -138,16 +135,14 @@ class AudioVisual(Files, ABC):
         )
         self.tracks = {name: pictures.track if name == "video" else heard for name in names}
         self.seconds = seconds
-        self.drop = drop
-        self.video_noise = video_noise
-        self.audio_noise = audio_noise
+        self.modality_dropout = dropout
+        self.noise = noise
         self.eval_clips = eval_clips
         self.time_shift = time_shift
         self.cache_dir = cache_folder(cache, cache_dir)
 
     def make_set(self, split: Split, training: bool) -> VideoSet:
         """The clips of a split: a random one of each file in training, else `eval_clips`; noisy if so told."""
-        noisy = self.video_noise > 0 or self.audio_noise is not None
         return VideoSet(
             split,
             self.tracks,
@@ -156,9 +151,7 @@ class AudioVisual(Files, ABC):
             shift=self.time_shift,
             clips=1 if training else self.eval_clips,
             cache_dir=self.cache_dir,
-            finish=partial(with_noise, video=self.video_noise, audio=self.audio_noise, drawn_anew=training)
-            if noisy
-            else None,
+            finish=partial(with_noise, levels=self.noise, anew=training) if self.noise else None,
         )
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
@@ -181,51 +174,22 @@ class AudioVisual(Files, ABC):
             if "mask" in done:  # nothing divided by its own size is no number
                 done["content"] = done["content"].masked_fill(~done["mask"][..., None], 0.0)
             inputs[name] = done
-        return {**batch, "inputs": hide(inputs, self.drop) if training and self.drop else inputs}
+        if training and self.modality_dropout:
+            inputs = drop_modalities(inputs, self.modality_dropout)
+        return {**batch, "inputs": inputs}
 
 
-def with_noise(example: dict[str, Any], video: float, audio: float | None, drawn_anew: bool) -> dict[str, Any]:
-    """An example, one clip or several, with noise on its bytes and samples; see `AudioVisual`.
+def with_noise(example: dict[str, Any], levels: dict[str, float], anew: bool) -> dict[str, Any]:
+    """An example, of one clip or several, with noise on its bytes and samples; see `AudioVisual`.
 
-    Its name is the seed, whichever modalities there are, unless it is `drawn_anew`.
+    Its name is the seed, whichever modalities there are; or the noise is drawn `anew` each time.
     """
-    inputs = {name: dict(part) for name, part in example["inputs"].items()}
-
-    def seed(modality: str) -> None:
-        if not drawn_anew:
-            torch.manual_seed(crc32(f"{modality} {example['name']}".encode()))
-
-    with torch.random.fork_rng(devices=[], enabled=not drawn_anew):
-        if video and "video" in inputs:
-            seed("video")
-            content = inputs["video"]["content"]
-            noisy = torch.randn(content.shape).mul_(255 * video).add_(content)
-            inputs["video"]["content"] = noisy.round_().clamp_(0, 255).byte()
-        if audio is not None and "audio" in inputs:
-            seed("audio")
-            content = inputs["audio"]["content"]
-            clips = content.float().reshape(-1, *content.shape[-2:])
-            mask = inputs["audio"].get("mask", torch.ones(content.shape[:-1], dtype=torch.bool))
-            there = mask.reshape(clips.shape[:2])
-            noisy = noise(clips, [audio, audio], there.sum(1).clamp(min=1)) * there[..., None]
-            inputs["audio"]["content"] = noisy.round_().clamp_(-32767, 32767).short().view(content.shape)
+    inputs = dict(example["inputs"])
+    for name in levels.keys() & inputs.keys():
+        seed = crc32(f"{name} {example['name']}".encode())
+        generator = None if anew else torch.Generator().manual_seed(seed)
+        inputs[name] = {**inputs[name], "content": noisy(inputs[name]["content"], levels[name], generator)}
     return {**example, "inputs": inputs}
-
-
-def hide(inputs: dict[str, dict[str, Any]], shares: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Inputs of a batch with modalities masked in a random share of its rows, each row keeping at least one it had."""
-    masks = {
-        name: part.get("mask", torch.ones(part["content"].shape[:-1], dtype=torch.bool, device=part["content"].device))
-        for name, part in inputs.items()
-    }
-    had = torch.stack([mask.flatten(1).any(1) for mask in masks.values()])
-    share = torch.tensor([shares.get(name, 0.0) for name in masks], device=had.device)
-    hidden = torch.rand(had.shape, device=had.device) < share[:, None]
-    hidden &= (had & ~hidden).any(0)
-    return {
-        name: {**part, "mask": masks[name] & ~rows.view(-1, *[1] * (masks[name].ndim - 1))}
-        for (name, part), rows in zip(inputs.items(), hidden, strict=True)
-    }
 
 
 class GRID(AudioVisual):

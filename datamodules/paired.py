@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from datamodules.base import DataModule, require
-from datamodules.pairs import PairSet, draw_pairs, labels_and_names
+from datamodules.pairs import PairSet, draw_pairs, drop_modalities, labels_and_names, masked, there
 from perceiver_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -139,14 +138,7 @@ class Paired(DataModule):
         for name in inputs.keys() & set(self.hide):
             inputs[name] = masked(inputs[name], torch.zeros_like(there(inputs[name])))
         if training and self.modality_dropout:
-            has = {name: there(part) for name, part in inputs.items()}
-            left = torch.stack(list(has.values())).sum(0)
-            drawn, upto = torch.rand(len(left), device=left.device), 0.0
-            for name, share in self.modality_dropout.items():
-                if name in inputs:
-                    kept = (drawn < upto) | (drawn >= upto + share) | (left - has[name].long() == 0)
-                    inputs[name] = masked(inputs[name], kept)
-                upto += share
+            inputs = drop_modalities(inputs, self.modality_dropout)
         return {"inputs": inputs, **rest}
 
     def _pair(self, split: str) -> PairSet:
@@ -249,17 +241,3 @@ def check_rest(name: str, given: dict[str, Any], done: dict[str, Any]) -> None:
     expected = "labels and rows left as they are, as members share them (no mixup, cutmix or eval_clips)"
     require("example" not in done, f"members[{name!r}]", expected, "several rows of one example")
     require(same, f"members[{name!r}]", expected, "other labels")
-
-
-def there(part: dict[str, Any]) -> Tensor:
-    """Which examples (B,) of a batch have any element of a modality."""
-    if "mask" in part:
-        return part["mask"].flatten(1).any(1)
-    return torch.ones(len(part["content"]), dtype=torch.bool, device=part["content"].device)
-
-
-def masked(part: dict[str, Any], kept: Tensor) -> dict[str, Any]:
-    """A modality's part of a batch, masked out in the examples that are not `kept` (B,)."""
-    content = part["content"]
-    mask = kept.view(-1, *[1] * (content.ndim - 2)).expand(content.shape[:-1])
-    return {**part, "mask": part.get("mask", mask) & mask}
