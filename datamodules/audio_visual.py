@@ -133,7 +133,7 @@ class AudioVisual(Files, ABC):
             partial(cut_sound, sample_rate=rate, seconds=seconds),
             rate,
         )
-        self.tracks = {name: pictures.track if name == "video" else heard for name in names}
+        self.tracks: dict[str, Track] = {name: pictures.track if name == "video" else heard for name in names}
         self.seconds = seconds
         self.modality_dropout = dropout
         self.noise = noise

@@ -236,8 +236,7 @@ def check_same_classes(members: dict[str, DataModule]) -> None:
 def check_rest(name: str, given: dict[str, Any], done: dict[str, Any]) -> None:
     """Raise an InputError if a member's finishing has changed labels, or made several rows of one."""
     before, after = given.get("labels"), done.get("labels")
-    same = before is after or (before is not None and after is not None and before.shape == after.shape)
-    same = same and (before is after or bool((before == after).all()))
+    same = before is after or (before is not None and after is not None and torch.equal(before, after))
     expected = "labels and rows left as they are, as members share them (no mixup, cutmix or eval_clips)"
     require("example" not in done, f"members[{name!r}]", expected, "several rows of one example")
     require(same, f"members[{name!r}]", expected, "other labels")

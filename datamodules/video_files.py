@@ -109,7 +109,8 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, float]]:
     if not Path(path).is_file():
         raise InputError(f"{path}: expected a video, found no file")
     try:
-        with VIDEOS.open(os.fspath(path), metadata_errors="ignore") as container:
+        options: dict[str, Any] = {"metadata_errors": "ignore"}  # PyAV's own stubs leave it out
+        with av.open(os.fspath(path), **options) as container:
             if not (container.streams.video or container.streams.audio):
                 raise InputError(f"{path}: expected a video, found neither pictures nor sound")
             yield container, (container.start_time or 0) / av.time_base
