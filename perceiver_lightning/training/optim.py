@@ -73,7 +73,8 @@ def learning_rate_factor(
         constant      1 (Perceiver, ModelNet40).
     Steps beyond `total` take the last value.
     """
-    warm = round(warmup * total) if warmup else 0  # `total` may be infinite where nothing depends on it
+    # The last step is never warm-up; `total` may be infinite where nothing depends on it.
+    warm = min(round(warmup * total), total - 1) if warmup else 0
     if step < warm:
         return (step + 1) / (warm + 1)
     if schedule == "constant":
