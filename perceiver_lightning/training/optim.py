@@ -81,7 +81,7 @@ def learning_rate_factor(
         return 1.0
     if schedule == "step":
         return 0.1 ** sum(step >= round(fraction * total) for fraction in milestones)
-    start = warm if schedule == "cosine" else max(warm, round(flat * total))
+    start = warm if schedule == "cosine" else max(warm, min(round(flat * total), total - 1))
     gone = min(max(step - start, 0) / max(total - start, 1), 1.0)
     return (1 + math.cos(math.pi * gone)) / 2
 
