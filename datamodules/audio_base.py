@@ -1,7 +1,6 @@
 """What all sound here shares: clips, features, augmentation, positions in time."""
 
 from abc import ABC
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,7 +9,9 @@ from torchaudio.transforms import SpecAugment
 
 from datamodules.audio_batch import LogMel, gain, mix, noise, normalise, own_places, patches
 from datamodules.audio_files import CLIPS, FULL_SCALE, ClipSet
-from datamodules.base import located, require
+from datamodules.base import require
+from datamodules.cache import cache_folder
+from datamodules.collate import rows_of_clips
 from datamodules.file_base import Files
 from datamodules.splits import Split
 
@@ -158,7 +159,7 @@ class Audio(Files, ABC):
         self.gain = gain
         self.noise = noise
         self.mixup = mixup
-        self.cache_dir = None if cache != "disk" else Path(cache_dir) if cache_dir else located(None) / "cache"
+        self.cache_dir = cache_folder(cache, cache_dir)
 
     def make_set(self, split: Split, training: bool) -> ClipSet:
         """The clips of a split: a random one of each file in training, else `eval_clips`."""
@@ -187,8 +188,9 @@ class Audio(Files, ABC):
         Returns:
             A batch of the contract in `datamodules.base`; several clips of a file are rows with one `example`.
         """
-        sound, mask, rest = _rows_of_clips(batch)
-        sound = sound.float() / FULL_SCALE
+        batch = rows_of_clips(batch, {"audio": 3})
+        own, rest = batch["inputs"]["audio"], {key: batch[key] for key in batch if key != "inputs"}
+        sound, mask = own["content"].float() / FULL_SCALE, own.get("mask")
         length = torch.full((len(sound),), sound.shape[1], device=sound.device) if mask is None else mask.sum(1)
         if training:
             sound, length, labels = self._augment(sound, length, rest["labels"])
@@ -222,18 +224,3 @@ class Audio(Files, ABC):
         if self.mixup:
             sound, labels, length = mix(sound, labels, length, self.num_classes, self.mixup)
         return sound, length, labels
-
-
-def _rows_of_clips(batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, dict[str, Any]]:
-    """Content (B, T, C), its mask (B, T) if any, and the rest of a batch, with a row for each clip of each example."""
-    part, rest = batch["inputs"]["audio"], {key: batch[key] for key in batch if key != "inputs"}
-    sound, mask = part["content"], part.get("mask")
-    if sound.ndim == 3:
-        return sound, mask, rest
-    examples, clips = sound.shape[:2]
-    rest["example"] = torch.arange(examples, device=sound.device).repeat_interleave(clips)
-    if "labels" in rest:
-        rest["labels"] = rest["labels"].repeat_interleave(clips, 0)
-    if "name" in rest:
-        rest["name"] = [name for name in rest["name"] for _ in range(clips)]
-    return sound.flatten(0, 1), None if mask is None else mask.flatten(0, 1), rest

@@ -9,11 +9,13 @@ import torch
 
 from datamodules.audio_base import Audio
 from datamodules.base import located, require
+from datamodules.cache import cache_folder
+from datamodules.collate import rows_of_clips
 from datamodules.file_base import Files
 from datamodules.pairs import drop_modalities, noisy
 from datamodules.splits import ClassFolder, Split
 from datamodules.tables import check_present, read_csv
-from datamodules.video_base import Video, cache_folder, rows_of_clips
+from datamodules.video_base import Video
 from datamodules.video_files import VIDEOS, Track, VideoSet, cut_sound, decode_sound
 
 Modality = Literal["video", "audio"]

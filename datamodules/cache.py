@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from datamodules.base import located
 from datamodules.file_base import for_all
 from perceiver_lightning.errors import InputError
 
@@ -46,6 +47,18 @@ class Arrays(Sequence[np.ndarray]):
         if self.folder is not None:
             return _open, (self.folder,)
         return Arrays, (self.flat, self.offsets, self.broken)
+
+
+def cache_folder(cache: str | None, cache_dir: str | None) -> Path | None:
+    """The folder of caches on disk; None where nothing is kept there.
+
+    Args:
+        cache: "disk", "memory", or None.
+        cache_dir: the folder; `cache` in the folder of all data if not given.
+    """
+    if cache != "disk":
+        return None
+    return Path(cache_dir) if cache_dir else located(None) / "cache"
 
 
 def cached(

@@ -50,6 +50,29 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
+def rows_of_clips(batch: dict[str, Any], axes: dict[str, int]) -> dict[str, Any]:
+    """A batch with a row for each clip of each example, content (B * clips, T, *), where content is (B, clips, T, *).
+
+    Args:
+        batch: as the loaders give it.
+        axes: name of each modality -> the number of axes of its content where there is one clip.
+    """
+    inputs, rest = batch["inputs"], {key: batch[key] for key in batch if key != "inputs"}
+    examples, clips = next(iter(inputs.values()))["content"].shape[:2]
+    if all(part["content"].ndim == axes[name] for name, part in inputs.items()):
+        return batch
+    rows = {
+        name: {key: part[key].flatten(0, 1) for key in ("content", "mask") if key in part}
+        for name, part in inputs.items()
+    }
+    rest["example"] = torch.arange(examples).repeat_interleave(clips).to(next(iter(rows.values()))["content"].device)
+    if "labels" in rest:
+        rest["labels"] = rest["labels"].repeat_interleave(clips, 0)
+    if "name" in rest:
+        rest["name"] = [name for name in rest["name"] for _ in range(clips)]
+    return {"inputs": rows, **rest}
+
+
 def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, Any]:
     """The parts of one modality, None where an example lacks it."""
     first = next(part for part in parts if part is not None)

@@ -52,7 +52,7 @@ class Table:
         label_column: the column of labels.
         label_separator: what stands between the labels of a file that may have several (or none); None for one label.
         fold_column: the column of folds; None where there is none and test is cut by seed.
-        test_fold: the fold that is the test.
+        test_fold: the fold that is the test; None where there is none.
         val_fold: the fold that is the validation; None leaves it to be cut from train.
         test_fraction: share that is cut off for test where there are no folds.
         num_classes: number of classes, if the CSV may be absent; checked against it where it is there.
@@ -70,7 +70,7 @@ class Table:
         label_column: str,
         label_separator: str | None,
         fold_column: str | None,
-        test_fold: str | int,
+        test_fold: str | int | None,
         val_fold: str | int | None,
         test_fraction: float,
         num_classes: int | None,
@@ -79,8 +79,8 @@ class Table:
         self.kind = kind
         self.path_column, self.label_column, self.fold_column = path_column, label_column, fold_column
         self.separator = label_separator
-        self.test_fold, self.val_fold = str(test_fold), None if val_fold is None else str(val_fold)
-        require(self.val_fold != self.test_fold, "val_fold", f"another fold than {test_fold}, test_fold", val_fold)
+        self.test_fold, self.val_fold = (None if fold is None else str(fold) for fold in (test_fold, val_fold))
+        require(val_fold is None or self.val_fold != self.test_fold, "val_fold", f"another fold than {test_fold}, test_fold", val_fold)
         self.test_fraction = test_fraction
         self.class_names: list[str] | None = None
         self.num_classes = num_classes or 0
@@ -117,8 +117,13 @@ class Table:
         """The files of the folds that are wanted, not read yet; `key` is named if there are none."""
         lines = self._lines()
         chosen = [line for line in lines if self.fold_column is None or wanted(line[self.fold_column])]
-        folds = sorted({line[self.fold_column] for line in lines}) if self.fold_column else []
-        require(len(chosen) > 0, key, f"{self.kind.name} of it in {self.path}", f"the folds {', '.join(folds)}")
+        if self.fold_column is not None:
+            folds = sorted({line[self.fold_column] for line in lines})
+            # Looked for in each split: with a test fold of another name, training would take what is meant for test.
+            for name, fold in (("test_fold", self.test_fold), ("val_fold", self.val_fold)):
+                where = f"one of {', '.join(folds)}, the folds in {self.path}"
+                require(fold is None or fold in folds, name, where, fold)
+            require(len(chosen) > 0, key, f"{self.kind.name} of it in {self.path}", f"the folds {', '.join(folds)}")
         names = [line[self.path_column] for line in chosen]
         paths = [str(self.path.parent / name) for name in names]
         check_present(paths, self.path, skip_absent)

@@ -47,7 +47,7 @@ class VideoTable(Video):
         label_column: the column of labels.
         label_separator: what stands between the labels of a clip that may have several (or none); null for one label.
         fold_column: the column of folds; null where there is none and test is cut by seed.
-        test_fold: the fold that is the test.
+        test_fold: the fold that is the test; null where there is none.
         val_fold: the fold that is the validation; null cuts `val_fraction` from train.
         test_fraction: share that is cut off for test where there are no folds.
         num_classes: number of classes, if the CSV may be absent; checked against it where it is there.
@@ -61,7 +61,7 @@ class VideoTable(Video):
         label_column: str = "label",
         label_separator: str | None = None,
         fold_column: str | None = "fold",
-        test_fold: str | int = "test",
+        test_fold: str | int | None = "test",
         val_fold: str | int | None = None,
         test_fraction: float = 0.1,
         num_classes: int | None = None,

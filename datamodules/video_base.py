@@ -2,7 +2,6 @@
 
 from abc import ABC
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,7 +9,9 @@ from torch import Tensor
 
 from datamodules.audio_batch import own_places, patches
 from datamodules.augment import crop_and_flip, normalise
-from datamodules.base import located, require
+from datamodules.base import require
+from datamodules.cache import cache_folder
+from datamodules.collate import rows_of_clips
 from datamodules.file_base import Files
 from datamodules.splits import Split
 from datamodules.video_files import VIDEOS, Track, VideoSet, cut_pictures, decode_pictures
@@ -200,31 +201,3 @@ class Video(Files, ABC):
             drawn = torch.rand(len(content), 1, 1, 1, 1, device=content.device)
             content = (content * (1 + self.brightness * (2 * drawn - 1))).clamp(max=255)
         return content
-
-
-def cache_folder(cache: str | None, cache_dir: str | None) -> Path | None:
-    """The folder of caches on disk; None where nothing is kept there."""
-    return None if cache != "disk" else Path(cache_dir) if cache_dir else located(None) / "cache"
-
-
-def rows_of_clips(batch: dict[str, Any], axes: dict[str, int]) -> dict[str, Any]:
-    """A batch with a row for each clip of each example, content (B * clips, T, *), where content is (B, clips, T, *).
-
-    Args:
-        batch: as the loaders give it.
-        axes: name of each modality -> the number of axes of its content where there is one clip.
-    """
-    inputs, rest = batch["inputs"], {key: batch[key] for key in batch if key != "inputs"}
-    examples, clips = next(iter(inputs.values()))["content"].shape[:2]
-    if all(part["content"].ndim == axes[name] for name, part in inputs.items()):
-        return batch
-    rows = {
-        name: {key: part[key].flatten(0, 1) for key in ("content", "mask") if key in part}
-        for name, part in inputs.items()
-    }
-    rest["example"] = torch.arange(examples).repeat_interleave(clips).to(next(iter(rows.values()))["content"].device)
-    if "labels" in rest:
-        rest["labels"] = rest["labels"].repeat_interleave(clips, 0)
-    if "name" in rest:
-        rest["name"] = [name for name in rest["name"] for _ in range(clips)]
-    return {"inputs": rows, **rest}

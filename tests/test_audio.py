@@ -253,16 +253,21 @@ def test_a_table_says_what_is_wrong(tmp_path):
         table(tmp_path, label_column="species")
     with pytest.raises(InputError, match=f"num_classes: expected 2, the labels in {path}, found 3"):
         table(tmp_path, num_classes=3)
+    for stage in ("fit", "test"):  # in fit, what is meant for test would be trained on
+        with pytest.raises(InputError, match=f"test_fold: expected one of train, val, the folds in {path}, found test"):
+            table(tmp_path).setup(stage)
+    with pytest.raises(InputError, match=f"val_fold: expected one of train, val, the folds in {path}, found 3"):
+        table(tmp_path, test_fold=None, val_fold=3).setup("fit")
     with pytest.raises(InputError, match=f"test_fold: expected clips of it in {path}, found the folds train, val"):
-        table(tmp_path).setup("test")
+        table(tmp_path, test_fold=None).setup("test")
     with pytest.raises(InputError, match="val_fold: expected another fold than test, test_fold, found test"):
         table(tmp_path, val_fold="test")
     for name in ("train-0-1", "train-1-2"):
         (tmp_path / "clips" / f"{name}.wav").unlink()
     absent = f"{path}: expected the files it names, found 2 of 16 absent, as {tmp_path}/clips/train-0-1.wav"
     with pytest.raises(InputError, match=absent):
-        table(tmp_path).setup("fit")
-    data = table(tmp_path, skip_broken=True, val_fraction=0.25)
+        table(tmp_path, test_fold=None).setup("fit")
+    data = table(tmp_path, test_fold=None, skip_broken=True, val_fraction=0.25)
     data.setup("fit")
     assert len(data.train_set) + len(data.val_set) == 14
     for text, sentence in (

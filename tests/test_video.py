@@ -284,13 +284,15 @@ def test_a_table_says_what_is_wrong(tmp_path):
     write_table(tmp_path)
     with pytest.raises(InputError, match=f"{path}: expected the columns path, kind, fold, found path, label, fold"):
         VideoTable(str(path), label_column="kind")
+    with pytest.raises(InputError, match=f"test_fold: expected one of train, val, the folds in {path}, found test"):
+        VideoTable(str(path)).setup("fit")
     with pytest.raises(InputError, match=f"test_fold: expected videos of it in {path}, found the folds train, val"):
-        VideoTable(str(path)).setup("test")
+        VideoTable(str(path), test_fold=None).setup("test")
     (tmp_path / "clips" / "train-0-1.avi").unlink()
     absent_files = f"{path}: expected the files it names, found 1 of 8 absent, as {tmp_path}/clips/train-0-1.avi"
     with pytest.raises(InputError, match=absent_files):
-        VideoTable(str(path)).setup("fit")
-    data = VideoTable(str(path), skip_broken=True, val_fraction=0.3, **SMALL)
+        VideoTable(str(path), test_fold=None).setup("fit")
+    data = VideoTable(str(path), test_fold=None, skip_broken=True, val_fraction=0.3, **SMALL)
     data.setup("fit")
     assert len(data.train_set) + len(data.val_set) == 7
 
