@@ -28,6 +28,10 @@ from perceiver_lightning.model.separable import Separable, is_cheaper
 # batch, grid, channels, N, heads, width of keys and values, bands
 SHAPES: list[tuple[int, list[int], int, int, int, int, int]] = [
     (64, [8, 8], 1, 16, 1, 32, 4),
+    (64, [8, 8], 1, 32, 4, 64, 4),
+    (64, [50, 10], 1, 32, 4, 64, 8),
+    (64, [10, 50], 1, 32, 4, 64, 8),
+    (64, [100, 20], 1, 64, 1, 32, 8),
     (64, [32, 32], 3, 64, 1, 32, 8),
     (64, [32, 32], 3, 32, 4, 64, 8),
     (64, [32, 32], 3, 64, 8, 64, 8),

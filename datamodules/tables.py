@@ -80,7 +80,8 @@ class Table:
         self.path_column, self.label_column, self.fold_column = path_column, label_column, fold_column
         self.separator = label_separator
         self.test_fold, self.val_fold = (None if fold is None else str(fold) for fold in (test_fold, val_fold))
-        require(val_fold is None or self.val_fold != self.test_fold, "val_fold", f"another fold than {test_fold}, test_fold", val_fold)
+        differ = val_fold is None or self.val_fold != self.test_fold
+        require(differ, "val_fold", f"another fold than {test_fold}, test_fold", val_fold)
         self.test_fraction = test_fraction
         self.class_names: list[str] | None = None
         self.num_classes = num_classes or 0
