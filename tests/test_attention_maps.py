@@ -3,7 +3,7 @@ import torch
 from randomly import randomise
 from torch import Tensor
 
-from perceiver_lightning.analysis.attention_maps import attention_maps
+from perceiver_lightning.analysis.attention_maps import attention_maps, maps_of, record
 from perceiver_lightning.model import Perceiver
 from perceiver_lightning.model import attention as attention_module
 
@@ -117,4 +117,33 @@ def test_the_model_stays_as_it_is():
     perceiver = model().train()
     attention_maps(perceiver, inputs())
     assert perceiver.training
+    assert not any(module._forward_pre_hooks for module in perceiver.modules())
+
+
+def test_chosen_heads_and_several_cross_attends_of_one_forward_pass():
+    perceiver, given = model(), inputs()
+    seen = record(perceiver, given)
+    for number in (0, 2):
+        both = attention_maps(perceiver, given, number)
+        second = maps_of(seen, number, latents=[4, 0], heads=[1])
+        for name in MODALITIES:
+            for share in ("weights", "content", "position"):
+                expected = getattr(both[name], share)[:, [1]][:, :, [4, 0]]
+                torch.testing.assert_close(getattr(second[name], share), expected)
+    with pytest.raises(ValueError, match=r"heads is \[2\]: expected rows from 0 to 1"):
+        attention_maps(perceiver, given, heads=[2])
+
+
+@pytest.mark.parametrize("decoder", ["mean", "query"])
+def test_a_record_has_what_came_to_each_layer(decoder):
+    perceiver, given = model(decoder=decoder, decoder_heads=2), inputs()
+    seen = record(perceiver, given)
+    assert [type(layer).__name__ for layer, _ in seen.layers] == [
+        "CrossAttend", "SelfAttend", "CrossAttend", "CrossAttend", "SelfAttend",
+    ]  # fmt: skip
+    torch.testing.assert_close(seen.latents, perceiver.encode(given))
+    (_, first), (layer, before_last) = seen.layers[0], seen.layers[-1]
+    torch.testing.assert_close(first, perceiver.latents.expand(3, -1, -1))
+    torch.testing.assert_close(layer(before_last), seen.latents)
+    assert (seen.decoder is None) == (decoder == "mean")
     assert not any(module._forward_pre_hooks for module in perceiver.modules())

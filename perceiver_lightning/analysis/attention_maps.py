@@ -8,19 +8,22 @@ times the elements, and with nothing else.
     maps = attention_maps(model, inputs, cross_attend=0, latents=[0, 1, 2])
     maps["image"].weights  # (B, H, 3, height, width)
 
+`rollout.py` follows them to the output, and `drawing.py` draws them.
+
 Legend of shapes: B batch, H heads, N chosen latents, E width of a head, C width of the input array.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from perceiver_lightning.model import Perceiver
-from perceiver_lightning.model.attention import CrossAttend
+from perceiver_lightning.model.attention import CrossAttend, SelfAttend
 from perceiver_lightning.model.inputs import InputArray, Part
+from perceiver_lightning.model.perceiver import QueryDecoder
 from perceiver_lightning.model.separable import moments
 
 
@@ -44,12 +47,63 @@ class Maps:
         return logits.flatten(3).softmax(-1).nan_to_num().view_as(logits)
 
 
+@dataclass(frozen=True)
+class Record:
+    """One forward pass, as far as attention is concerned.
+
+    Attributes:
+        names: of the modalities, one for each part of the input array.
+        array: the input array, in parts.
+        layers: the cross-attends and self-attends in the order of the computation, each with the latents (B, N, D) that
+            came to it. Layers that share weights are there as often as they were passed.
+        latents: (B, N, D), after the last layer.
+        decoder: the query decoder's cross-attend and the queries that came to it; None where the mean is taken.
+    """
+
+    names: Sequence[str]
+    array: InputArray
+    layers: Sequence[tuple[CrossAttend | SelfAttend, Tensor]]
+    latents: Tensor
+    decoder: tuple[CrossAttend, Tensor] | None
+
+    @property
+    def cross_attends(self) -> list[tuple[CrossAttend, Tensor]]:
+        """Those layers that are cross-attends."""
+        return [(layer, latents) for layer, latents in self.layers if isinstance(layer, CrossAttend)]
+
+
 @torch.no_grad()
+def record(perceiver: Perceiver, inputs: Mapping[str, Mapping[str, Any]]) -> Record:
+    """Run the model on a batch's inputs and keep what its layers were given; its mode (training or not) stays."""
+    layers: list[tuple[Any, Tensor]] = []
+    decoder: list[Any] = []
+    modules = [*perceiver.cross_attends, *(layer for stack in perceiver.stacks for layer in cast(Any, stack))]
+    hooks = [
+        module.register_forward_pre_hook(lambda module, given: layers.append((module, given[0]))) for module in modules
+    ]
+    hooks.append(perceiver.decoder.register_forward_pre_hook(lambda module, given: decoder.append(given[0])))
+    if isinstance(perceiver.decoder, QueryDecoder):
+        hooks.append(
+            perceiver.decoder.cross_attend.register_forward_pre_hook(
+                lambda module, given: decoder.append((module, given[0]))
+            )
+        )
+    try:
+        perceiver.forward(inputs)  # not by a call: a compiled model would skip the hooks
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = [name for name in perceiver.inputs.channels if name in inputs]
+    latents, *queries = decoder
+    return Record(names, perceiver.inputs(inputs), layers, latents, queries[0] if queries else None)
+
+
 def attention_maps(
     perceiver: Perceiver,
     inputs: Mapping[str, Mapping[str, Any]],
     cross_attend: int = 0,
     latents: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
 ) -> dict[str, Maps]:
     """The maps of one cross-attend, by modality.
 
@@ -58,45 +112,47 @@ def attention_maps(
         inputs: of a batch.
         cross_attend: which one, from 0, in the order of the computation; those that share weights count each.
         latents: which rows of the latent array; all when not given.
+        heads: which heads; all when not given.
 
     Raises:
-        ValueError: when there is no such cross-attend or latent.
+        ValueError: when there is no such cross-attend, latent or head.
     """
-    count = sum(len(crosses) for crosses, _ in perceiver.order)
+    return maps_of(record(perceiver, inputs), cross_attend, latents, heads)
+
+
+@torch.no_grad()
+def maps_of(
+    seen: Record, cross_attend: int = 0, latents: Sequence[int] | None = None, heads: Sequence[int] | None = None
+) -> dict[str, Maps]:
+    """`attention_maps` of a forward pass that was recorded: of several cross-attends without running it anew."""
+    count = len(seen.cross_attends)
     if not 0 <= cross_attend < count:
         raise ValueError(f"cross_attend is {cross_attend}: expected 0 to {count - 1}, as the model has {count}")
-    rows = list(range(len(perceiver.latents)) if latents is None else latents)
-    if not all(0 <= row < len(perceiver.latents) for row in rows):
-        raise ValueError(f"latents is {rows}: expected rows from 0 to {len(perceiver.latents) - 1}")
-    cross, latents_BND = before(perceiver, inputs, cross_attend)
-    array = perceiver.inputs(inputs)
+    cross, latents_BND = seen.cross_attends[cross_attend]
+    chosen = {}
+    for key, given, size in (("latents", latents, latents_BND.shape[1]), ("heads", heads, cross.attention.heads)):
+        chosen[key] = list(range(size) if given is None else given)
+        if not all(0 <= row < size for row in chosen[key]):
+            raise ValueError(f"{key} is {chosen[key]}: expected rows from 0 to {size - 1}")
+    shares = shares_of(seen.array, cross, latents_BND[:, chosen["latents"]], chosen["heads"])
+    weights = weights_of(seen.array, [content + position for content, position in shares])
+    return {name: Maps(weight, *share) for name, weight, share in zip(seen.names, weights, shares, strict=True)}
+
+
+def shares_of(
+    array: InputArray, cross: CrossAttend, latents_BND: Tensor, heads: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """The two shares (B, H, N, *grid) of the logits of these latents and heads, for each part of the input array."""
     attention, norm = cross.attention, cross.norm_inputs
-    queries_BHNE = attention.query(cross.norm_queries(latents_BND)).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-    queries_BHNE = queries_BHNE[:, :, rows] * queries_BHNE.shape[-1] ** -0.5
-    keys_HEC = attention.key.weight.unflatten(0, (attention.heads, -1))
-    absorbed_BHNC = torch.einsum("bhne,hec->bhnc", queries_BHNE, keys_HEC)
-    bias_BHN = torch.einsum("bhne,he->bhn", queries_BHNE, attention.key.bias.unflatten(0, (attention.heads, -1)))
-    shares = [logits_of(part, absorbed_BHNC, bias_BHN, norm.weight, norm.bias, norm.eps) for part in array.parts]
-    weights = weights_of(array, [content + position for content, position in shares])
-    names = [name for name in perceiver.inputs.channels if name in inputs]
-    return {name: Maps(weight, *share) for name, weight, share in zip(names, weights, shares, strict=True)}
 
+    def by_head(x: Tensor, axis: int) -> Tensor:
+        return x.unflatten(axis, (attention.heads, -1)).movedim(axis, 0)[heads]
 
-def before(
-    perceiver: Perceiver, inputs: Mapping[str, Mapping[str, Any]], cross_attend: int
-) -> tuple[CrossAttend, Tensor]:
-    """The cross-attend of that number, and the latents (B, N, D) that come to it."""
-    seen: list[tuple[CrossAttend, Tensor]] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda module, given: seen.append((module, given[0])))
-        for module in perceiver.cross_attends
-    ]
-    try:
-        perceiver.encode(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen[cross_attend]
+    queries_BHNE = by_head(attention.query(cross.norm_queries(latents_BND)), 2).transpose(0, 1)
+    queries_BHNE = queries_BHNE * queries_BHNE.shape[-1] ** -0.5
+    absorbed_BHNC = torch.einsum("bhne,hec->bhnc", queries_BHNE, by_head(attention.key.weight, 0))
+    bias_BHN = torch.einsum("bhne,he->bhn", queries_BHNE, by_head(attention.key.bias, 0))
+    return [logits_of(part, absorbed_BHNC, bias_BHN, norm.weight, norm.bias, norm.eps) for part in array.parts]
 
 
 def logits_of(
