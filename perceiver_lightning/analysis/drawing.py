@@ -28,7 +28,7 @@ from .rollout import rollout, usage
 
 Inputs = Mapping[str, Mapping[str, Any]]
 
-STYLE = {
+STYLE: dict[Any, float] = {
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 6.5,

@@ -110,10 +110,12 @@ def show(name: str, part: Mapping[str, Any], view: View | None = None) -> Shown 
 
 def filled_grid(positions: Tensor) -> Tensor | None:
     """Of points (M, A) that fill a grid, the number of the one at each place, (*grid); else None."""
-    flat, sizes = torch.zeros(len(positions), dtype=torch.long), []
+    flat = torch.zeros(len(positions), dtype=torch.long)
+    sizes: list[int] = []
     for column in positions.unbind(-1):
         places, number = column.unique(return_inverse=True)
-        flat, sizes = flat * len(places) + number, [*sizes, len(places)]
+        flat = flat * len(places) + number
+        sizes.append(len(places))
     is_filled = len(positions) > 1 and torch.Size(sizes).numel() == len(positions) == len(flat.unique())
     return flat.argsort().view(sizes) if is_filled else None
 
