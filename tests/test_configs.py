@@ -17,7 +17,8 @@ from perceiver_lightning.cli import main
 
 CONFIGS = sorted(Path("configs").rglob("*.yaml"))
 OVERLAYS = [path for path in CONFIGS if path.parent.name == "overlays"]
-RECIPES = [path for path in CONFIGS if path not in OVERLAYS]
+SWEEPS = [path for path in CONFIGS if path.parent.name == "sweeps"]
+RECIPES = [path for path in CONFIGS if path not in OVERLAYS + SWEEPS]
 
 
 def load(path: Path) -> dict:
@@ -99,6 +100,12 @@ def test_an_overlay_composes(path, capsys):
         if isinstance(values, dict):
             found = whole[part].get("init_args", whole[part])
             wanted = values.get("init_args", values)
+            for appended in [key for key in wanted if key.endswith("+")]:
+                item = found[appended.removesuffix("+")][-1]
+                class_path = wanted[appended]["class_path"]
+                assert item["class_path"].split(".")[-1] == class_path
+                assert wanted[appended]["init_args"].items() <= item["init_args"].items()
+            wanted = {key: value for key, value in wanted.items() if not key.endswith("+")}
             assert {key: found[key] for key in wanted} == wanted
         else:
             assert whole[part] == values

@@ -1,13 +1,27 @@
 import csv
+import json
 import math
 
 import pytest
+import torch
 import yaml
+from command_line import weights
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
+from rich.console import Console
 
-from perceiver_lightning.analysis.runs import best, compare, flat, load_metrics, load_run, main
+from perceiver_lightning.analysis.runs import (
+    Incomplete,
+    best,
+    compare,
+    flat,
+    load_metrics,
+    load_run,
+    main,
+    shown,
+    summary_table,
+)
 from perceiver_lightning.errors import InputError
 
 # As Lightning's CSVLogger writes: one row for each call of log, blank where that call said nothing.
@@ -127,9 +141,111 @@ def test_what_is_not_a_run_is_named(tmp_path, two, capsys):
     assert f"found no config.yaml; did you mean {two[1]}?" in fails(capsys, two[0].parent)
     (two[1] / "metrics.csv").unlink()
     assert f"{two[1]}: expected a run, a folder with config.yaml and metrics.csv, found no metrics.csv" in fails(
-        capsys, *two
+        capsys, two[1]
     )
     assert not (two[0] / "curves.png").exists()
+
+
+@pytest.mark.parametrize("missing", ["config.yaml", "metrics.csv", "rows", "all"])
+def test_among_several_what_is_no_run_yet_is_passed_over(two, missing, capsys):
+    if missing == "rows":
+        (two[0] / "metrics.csv").write_text("step,val/loss\n")
+    else:
+        for file in ("config.yaml", "metrics.csv") if missing == "all" else [missing]:
+            (two[0] / file).unlink()
+    main([str(folder) for folder in two])
+    out, err = capsys.readouterr()
+    assert err.startswith(f"passed over {two[0]}") and err.count("\n") == 1
+    assert "shapes/version_1" in out and "shapes/version_0" not in out
+    assert out.splitlines()[-1].split() == ["curves", str(two[1] / "curves.png")]
+    (two[1] / "metrics.csv").unlink()
+    with pytest.raises(SystemExit) as stop:
+        main([str(folder) for folder in two])
+    err = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and err[-1] == "error: expected a run among 2 folders, found none" and len(err) == 3
+
+
+def test_a_run_given_twice_stands_there_once_and_equal_names_are_told_apart(tmp_path, two, capsys):
+    same = write(tmp_path / "elsewhere/shapes/version_0")
+    main([str(two[0]), str(two[0] / "."), str(same)])
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("0.7500") == 2
+    names = "".join(character for character in out if character not in " ┃│")
+    assert str(two[0]) in names and str(same) in names
+
+
+def test_a_page_is_written_beside_the_table(two, capsys):
+    page = two[0] / "page.html"
+    main([*map(str, two), "--html", str(page)])
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["page", str(page)]
+    assert "model.learning_rate" in page.read_text()
+    assert f"--html {two[0]}: expected a file that can be written" in fails(capsys, *two, "--html", two[0])
+
+
+VALUES = (
+    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from([0.5, 1e-5, 1.0, 1e20, "x", "[bold]", [1, 2.0]])
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), VALUES),
+    st.dictionaries(st.sampled_from("abcdef"), VALUES),
+    st.dictionaries(st.sampled_from("uvw"), VALUES),
+)
+def test_two_runs_show_exactly_their_differences(tmp_path_factory, one, other, common):
+    folder = tmp_path_factory.mktemp("runs")
+    configs = [{"model": {"init_args": {**of, **common}}} for of in (one, other)]
+    runs = [write(folder / str(k), config=config) for k, config in enumerate(configs)]
+    cells = {f"model.{key}": [shown(of[key]) if key in of else "-" for of in (one, other)] for key in {**one, **other}}
+    different = {key: pair for key, pair in cells.items() if pair[0] != pair[1]}
+    found = compare(runs)
+    results = {"best val/accuracy", "at step", "last train/loss", "epochs"}
+    assert {key: pair for key, pair in found.items() if key not in results} == different
+
+
+def test_facts_that_differ_are_shown(two):
+    for number, folder in enumerate(two):
+        (folder / "facts.json").write_text(json.dumps({"commit": "abc", "parameters": 100 + number}))
+    rows = compare(two)
+    assert rows["parameters"] == ["100", "101"] and "commit" not in rows
+    assert load_run(two[0]).facts == {"commit": "abc", "parameters": 100}
+
+
+def test_words_in_brackets_are_shown_as_they_are(tmp_path, capsys):
+    folder = write(tmp_path / "[red]x" / "[bold]")
+    other = write(tmp_path / "y", config={**CONFIG, "tag": "[/nothing]"})
+    main([str(folder), str(other)])
+    out = capsys.readouterr().out
+    assert "[red]x/[bold]" in out and "[/nothing]" in out
+
+
+def test_the_summary_of_a_training(two, capsys):
+    Console(width=100).print(summary_table(load_run(two[0])))
+    rows = [line.strip("│┃ ").split("│") for line in capsys.readouterr().out.splitlines() if "/" in line]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows if len(row) == 3}
+    assert cells == {
+        "val/loss": ["1.7500", "1.2500"],
+        "val/accuracy": ["0.7500", "0.5000"],
+        "train/loss": ["-", "1.5000"],
+        "train/accuracy": ["-", "0.6250"],
+    }
+
+
+def test_a_run_gives_model_and_data_as_they_were(run):
+    random = torch.random.get_rng_state()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    found = load_run(run)
+    kept = weights(run / "checkpoints" / "best.ckpt")
+    assert all(torch.equal(value, kept[name]) for name, value in found.model.state_dict().items())
+    assert not found.model.training and found.model is found.model
+    assert type(found.datamodule).__name__ == "Digits" and found.datamodule.batch_size == 32
+    assert torch.equal(torch.random.get_rng_state(), random)  # nothing was seeded
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_without_checkpoints_says_so_when_it_is_asked_for_its_model(two):
+    with pytest.raises(InputError, match=f"{two[0]}: expected checkpoints/best.ckpt or last.ckpt"):
+        _ = load_run(two[0]).model
 
 
 @pytest.mark.parametrize(
@@ -141,10 +257,14 @@ def test_what_is_not_a_run_is_named(tmp_path, two, capsys):
         ("metrics.csv", "step,val/loss\n", "expected rows of metrics, found none"),
         ("config.yaml", "a: [1", "expected YAML, found "),
         ("config.yaml", "just words", "expected keys and values, found str"),
+        ("metrics.csv", b"step,val/loss\n\xff\xfe\x00\x01", "expected a table of numbers, found 'utf-8' codec"),
+        ("metrics.csv", b"step,val/loss\n1,\x00\n", "metrics.csv"),
+        ("metrics.csv", "step,val/loss\ninf,1\n", "line 2: expected a number in column step"),
+        ("facts.json", "{", "expected JSON, found "),
     ],
 )
 def test_a_broken_file_is_named(two, file, text, message, capsys):
-    (two[0] / file).write_text(text)
+    (two[0] / file).write_bytes(text if isinstance(text, bytes) else text.encode())
     err = fails(capsys, two[0])
     assert str(two[0] / file) in err and message in err
 
@@ -156,5 +276,5 @@ def test_output_that_cannot_be_written_is_named(two, capsys):
 
 
 def test_load_run_raises_input_error(tmp_path):
-    with pytest.raises(InputError, match="expected a run"):
+    with pytest.raises(Incomplete, match="expected a run"):
         load_run(tmp_path)

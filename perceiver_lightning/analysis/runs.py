@@ -1,26 +1,30 @@
-"""Compares runs: a table of what they reached and how they differ, and a picture of their curves.
+"""Compares runs: a table of what they reached and how they differ, and a picture or a page of their curves.
 
-    python -m perceiver_lightning.analysis.runs RUN [RUN ...] [--output curves.png]
+    python -m perceiver_lightning.analysis.runs RUN [RUN ...] [--output curves.png] [--html page.html]
 
-A RUN is the folder of a training, with config.yaml and metrics.csv.
+A RUN is the folder of a training, with config.yaml and metrics.csv, or what Weights & Biases keeps of a run on this
+machine: a folder `wandb/offline-run-*`, or the `.wandb` file in it. With an account or without, nothing is fetched.
+
+    run = load_run("runs/digits/version_0")       run.config, run.metrics, run.model, run.datamodule
 """
 
 import argparse
 import csv
+import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from perceiver_lightning.analysis.wandb_files import parts, read, wandb_file
 from perceiver_lightning.errors import InputError
 
 Metrics = dict[str, list[tuple[int, float]]]
@@ -28,46 +32,103 @@ Metrics = dict[str, list[tuple[int, float]]]
 NOTHING = "-"  # in the table, for what a run does not have
 
 
+class Incomplete(InputError):
+    """A folder that has not, or not yet, what a run has; among others it is passed over."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A training that was kept.
 
-    name        its folder's last two names, "digits/version_0"
+    name        its folder's last two names, "digits/version_0"; in W&B its display name
+    folder      where it was read
     config      the keys of config.yaml, joined by dots, without "init_args"
     metrics     {column of metrics.csv: [(step, value), ...]}, by rising step
-    epochs      number of epochs begun
+    facts       of facts.json, as far as it has them: commit, parameters, flops
+    model       with the weights of best.ckpt, on the CPU, for evaluation; made when first asked for
+    datamodule  the same
     """
 
     name: str
+    folder: Path
     config: dict[str, Any]
     metrics: Metrics
-    epochs: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs begun."""
+        return int(max(value for _, value in self.metrics["epoch"])) + 1 if "epoch" in self.metrics else 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """best.ckpt, or last.ckpt where there is no best."""
+        for name in ("best.ckpt", "last.ckpt"):
+            if (self.folder / "checkpoints" / name).is_file():
+                return self.folder / "checkpoints" / name
+        raise InputError(
+            f"{self.folder}: expected checkpoints/best.ckpt or last.ckpt, to load the model, found neither"
+        )
+
+    @cached_property
+    def _opened(self) -> Any:
+        from perceiver_lightning.cli import opened  # here, as comparing needs none of it
+
+        return opened(self.checkpoint)
+
+    @property
+    def model(self) -> Any:
+        """The LightningModule."""
+        return self._opened.model
+
+    @property
+    def datamodule(self) -> Any:
+        """The LightningDataModule."""
+        return self._opened.datamodule
 
 
 def load_run(folder: str | Path) -> Run:
-    """Read a run's folder.
+    """Read a run's folder, or a run of W&B.
 
     Raises:
-        InputError: the folder is not a run's, or one of its files is broken; the sentence names it.
+        Incomplete: the folder is not a run's; the sentence names it and what is missing.
+        InputError: one of its files is broken; the sentence names it.
     """
     folder = Path(folder)
-    for file in ("config.yaml", "metrics.csv"):
-        if not (folder / file).is_file():
-            inside = sorted(path.parent for path in folder.glob("*/metrics.csv"))
-            hint = f"; did you mean {inside[-1]}?" if inside else ""
-            found = f"no {file}" if folder.is_dir() else "no such folder"
-            raise InputError(
+    if (file := wandb_file(folder)) is not None:
+        return _load_wandb(file)
+    for name in ("config.yaml", "metrics.csv"):
+        if not (folder / name).is_file():
+            inside = [*sorted(folder.glob("*/metrics.csv")), *sorted(folder.glob("*/run-*.wandb"))]
+            hint = f"; did you mean {inside[-1].parent}?" if inside else ""
+            found = f"no {name}" if folder.is_dir() else "no such folder"
+            raise (Incomplete if folder.is_dir() else InputError)(
                 f"{folder}: expected a run, a folder with config.yaml and metrics.csv, found {found}{hint}"
             )
+    config = _mapping(folder / "config.yaml", yaml.safe_load, yaml.YAMLError, "YAML")
+    file = folder / "facts.json"
+    facts = _mapping(file, json.loads, json.JSONDecodeError, "JSON") if file.is_file() else {}
+    return Run("/".join(folder.resolve().parts[-2:]), folder, flat(config), load_metrics(folder), facts)
+
+
+def _mapping(file: Path, parse: Any, wrong: type[Exception], form: str) -> dict[str, Any]:
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{folder / 'config.yaml'}: expected YAML, found {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{folder / 'config.yaml'}: expected keys and values, found {type(config).__name__}")
-    metrics = load_metrics(folder)
-    epochs = int(max(value for _, value in metrics["epoch"])) + 1 if "epoch" in metrics else 0
-    return Run("/".join(folder.resolve().parts[-2:]), flat(config), metrics, epochs)
+        found = parse(file.read_text(encoding="utf-8"))
+    except (wrong, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: expected {form}, found {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: expected keys and values, found {type(found).__name__}")
+    return found
+
+
+def _load_wandb(file: Path) -> Run:
+    read_parts = [read(part) for part in parts(file)]
+    config = {key: value for part in read_parts for key, value in part["config"].items()}
+    rows = [row for part in read_parts for row in part["rows"]]
+    if not rows:
+        raise Incomplete(f"{file}: expected metrics, found none")
+    facts = config.pop("facts", {})
+    return Run(read_parts[-1]["name"], parts(file)[-1].parent, flat(config), by_column(rows), facts)
 
 
 def load_metrics(folder: str | Path) -> Metrics:
@@ -76,30 +137,44 @@ def load_metrics(folder: str | Path) -> Metrics:
     Where a metric was logged twice at a step, as by a second test, the later one counts.
 
     Raises:
-        InputError: the file has no column `step`, no rows, or something else than a number; the sentence names it.
+        Incomplete: the file has no rows.
+        InputError: it has no column `step`, or something else than a number, or is no text; the sentence names it.
     """
     path = Path(folder) / "metrics.csv"
+    rows = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            for row in reader:
+                rows.append(_numbers(row, f"{path}, line {reader.line_num}"))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a table of numbers, found {error}") from error
+    if not rows:
+        raise Incomplete(f"{path}: expected rows of metrics, found none")
+    return by_column(rows)
+
+
+def _numbers(row: Mapping[str, str], where: str) -> dict[str, float]:
+    numbers = {}
+    for key, value in row.items():
+        if value:
+            try:
+                numbers[key] = float(value)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{where}, column {key}: expected a number, found {value!r}") from error
+    if not math.isfinite(numbers.get("step", math.nan)):
+        raise InputError(f"{where}: expected a number in column step, found none")
+    return numbers
+
+
+def by_column(rows: Iterable[Mapping[str, float]]) -> Metrics:
+    """`{metric: [(step, value), ...]}` by rising step, of rows that each have a `step`; the later at a step counts."""
     columns: dict[str, dict[int, float]] = {}
-    with path.open(newline="") as file:
-        rows = csv.DictReader(file)
-        for row in rows:
-            numbers = {}
-            for key, value in row.items():
-                if value:
-                    try:
-                        numbers[key] = float(value)
-                    except (TypeError, ValueError) as error:
-                        raise InputError(
-                            f"{path}, line {rows.line_num}, column {key}: expected a number, found {value!r}"
-                        ) from error
-            if "step" not in numbers:
-                raise InputError(f"{path}, line {rows.line_num}: expected a number in column step, found none")
-            if any(key.startswith("test/") for key in numbers):
-                numbers.pop("epoch", None)  # a test's epoch is none of the training's
-            for key, number in numbers.items():
-                columns.setdefault(key, {})[int(numbers["step"])] = number
-    if not columns:
-        raise InputError(f"{path}: expected rows of metrics, found none")
+    for row in rows:
+        is_test = any(key.startswith("test/") for key in row)
+        for key, number in row.items():
+            if not (is_test and key == "epoch"):  # a test's epoch is none of the training's
+                columns.setdefault(key, {})[int(row["step"])] = number
     return {key: sorted(values.items()) for key, values in columns.items()}
 
 
@@ -107,7 +182,7 @@ def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """A nested mapping with its keys joined by dots; "init_args", which says nothing, is left out of them."""
     result: dict[str, Any] = {}
     for key, value in config.items():
-        name = before if key == "init_args" else f"{before}.{key}".lstrip(".")
+        name = ".".join(part for part in f"{before}.{key}".split(".") if part and part != "init_args")
         result |= flat(value, name) if isinstance(value, Mapping) and value else {name: value}
     return result
 
@@ -123,8 +198,8 @@ def best(run: Run) -> tuple[str, float, int] | None:
     return monitor, value, step
 
 
-def compare(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """What runs reached and where their configs differ, as text: `{row: [one cell a run]}`."""
+def results(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """What runs reached, as text: `{row: [one cell a run]}`."""
     bests = [best(run) for run in runs]
     rows: dict[str, list[str]] = {}
     for monitor in dict.fromkeys(found[0] for found in bests if found):
@@ -136,11 +211,33 @@ def compare(runs: Sequence[Run]) -> dict[str, list[str]]:
     for key in dict.fromkeys(key for run in runs for key in run.metrics if key.startswith("test/")):
         rows[key] = [f"{run.metrics[key][-1][1]:.4f}" if key in run.metrics else NOTHING for run in runs]
     rows["epochs"] = [str(run.epochs) for run in runs]
-    for key in dict.fromkeys(key for run in runs for key in run.config):
-        values = [str(run.config[key]) if key in run.config else NOTHING for run in runs]
-        if len(set(values)) > 1:
-            rows[key] = values
     return rows
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Where facts and configs of runs differ, as text: `{key: [one cell a run]}`."""
+    rows = {}
+    for of in ([run.facts for run in runs], [run.config for run in runs]):
+        for key in dict.fromkeys(key for one in of for key in one):
+            values = [shown(one[key]) if one.get(key, {}) != {} else NOTHING for one in of]
+            if len(set(values)) > 1:
+                rows[key] = values
+    return rows
+
+
+def compare(runs: Sequence[Run | str | Path]) -> dict[str, list[str]]:
+    """What runs, or those in these folders, reached and where they differ, as text: `{row: [one cell a run]}`."""
+    loaded = [run if isinstance(run, Run) else load_run(run) for run in runs]
+    return results(loaded) | differences(loaded)
+
+
+def shown(value: Any) -> str:
+    """A value of a config as text; 1.0 as 1 and keys by the alphabet, which JSON does not tell apart."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {shown(value[key])}' for key in sorted(value, key=str))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def table(runs: Sequence[Run]) -> Table:
@@ -148,55 +245,57 @@ def table(runs: Sequence[Run]) -> Table:
     result = Table()
     result.add_column("")
     for run in runs:
-        result.add_column(run.name, justify="right", overflow="fold")
+        result.add_column(Text(run.name), justify="right", overflow="fold")
     for row, cells in compare(runs).items():
-        result.add_row(row, *cells, end_section=row == "epochs")
+        result.add_row(Text(row), *map(Text, cells), end_section=row == "epochs")
     return result
 
 
-def plot(runs: Sequence[Run], file: str | Path) -> None:
-    """Draw loss and the monitored metric (accuracy, if that is the loss) over steps, train and val, a colour a run.
+def summary_table(run: Run) -> Table:
+    """What a training reached: each of its metrics at its best validation, and at the last step that has it."""
+    found = best(run)
+    result = Table(title=Text(f"{run.name}: {run.epochs} epochs"), title_justify="left")
+    result.add_column("")
+    if found:
+        result.add_column(Text(f"best {found[0]}, step {found[2]}"), justify="right")
+    result.add_column("last", justify="right")
+    for key, points in sorted(run.metrics.items(), reverse=True):
+        if key.startswith(("train/", "val/")):
+            at_best = dict(points).get(found[2]) if found else None
+            cells = [NOTHING if at_best is None else number(at_best)] if found else []
+            result.add_row(Text(key), *cells, number(points[-1][1]))
+    return result
 
-    A training that was logged at many steps is drawn as a running mean, over the pale values themselves.
+
+def number(value: float) -> str:
+    """Four digits behind the point, thousands with commas, what is very small by its power of ten."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
+
+
+def load_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """The runs in these folders, each once, under names of their own.
+
+    Those of several that are no runs, or not yet, are passed over with a line on stderr.
 
     Raises:
-        InputError: when the file cannot be written.
+        InputError: there is no such folder, one of its files is broken, or no run is left.
     """
-    monitor = str(runs[0].config.get("checkpoint.monitor", "val/accuracy")).split("/")[-1]
-    names = ["loss", monitor if monitor != "loss" else "accuracy"]
-    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        for axes, name in zip(figure.subplots(1, 2), names, strict=True):
-            for number, run in enumerate(runs):
-                _curves(axes, run, name, f"C{number % 10}")
-            axes.set(title=name.replace("_", " "), xlabel="step")
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-            axes.grid(alpha=0.25, linewidth=0.6)
-        for number, run in enumerate(runs):
-            axes.plot([], [], color=f"C{number % 10}", label=run.name)
-        axes.plot([], [], color="0.4", linestyle=":", label="train")
-        axes.plot([], [], color="0.4", marker="o", markersize=3, label="val")
-        if any(f"test/{name}" in run.metrics for run in runs for name in names):
-            axes.plot([], [], color="0.4", marker="*", markersize=9, linestyle="", label="test")
-        figure.legend(loc="outside right upper", frameon=False)
+    runs: dict[Path, Run] = {}
+    for folder in folders:
         try:
-            figure.savefig(file, dpi=150)
-        except (OSError, ValueError) as error:  # ValueError: an ending that is no picture's
-            raise InputError(f"--output {file}: expected a picture that can be written, found {error}") from error
-
-
-def _curves(axes: Any, run: Run, name: str, color: str) -> None:
-    if train := run.metrics.get(f"train/{name}"):
-        steps, values = zip(*train, strict=True)
-        width = len(values) // 40  # values on either side that the mean is taken over
-        if width:
-            axes.plot(steps, values, color=color, alpha=0.15, linewidth=0.8)
-        around = [values[max(i - width, 0) : i + width + 1] for i in range(len(values))]
-        axes.plot(steps, [sum(few) / len(few) for few in around], color=color, linestyle=":", linewidth=1.4)
-    if val := run.metrics.get(f"val/{name}"):
-        axes.plot(*zip(*val, strict=True), color=color, linewidth=1.4, marker="o", markersize=3)
-    if test := run.metrics.get(f"test/{name}"):
-        axes.plot(*test[-1], color=color, marker="*", markersize=9, linestyle="", zorder=3)
+            run = load_run(folder)
+        except Incomplete as error:
+            if len(folders) == 1:
+                raise
+            print(f"passed over {error}", file=sys.stderr)
+        else:
+            runs[run.folder.resolve()] = run
+    if not runs:
+        raise InputError(f"expected a run among {len(folders)} folders, found none")
+    names = [run.name for run in runs.values()]
+    return [run if names.count(run.name) == 1 else replace(run, name=str(run.folder)) for run in runs.values()]
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -206,18 +305,25 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with status 2, after one sentence, when the input is wrong.
     """
     parser = argparse.ArgumentParser(prog="python -m perceiver_lightning.analysis.runs", description="Compare runs.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder: runs/<name>/version_<k>")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, runs/<name>/version_<k>, or W&B's")
     parser.add_argument("--output", metavar="FILE", help="the picture; curves.png of the first run if not given")
+    parser.add_argument("--html", metavar="FILE", help="a page with table and curves, complete in itself")
     given = parser.parse_args(args)
-    file = Path(given.output or Path(given.runs[0]) / "curves.png")
     try:
-        runs = [load_run(folder) for folder in given.runs]
-        plot(runs, file)
+        runs = load_runs(given.runs)
+        from perceiver_lightning.analysis import page, plots  # here, as drawing is slow to load
+
+        file = Path(given.output or runs[0].folder / "curves.png")
+        plots.plot(runs, file)
+        if given.html:
+            page.write(runs, given.html)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     Console().print(table(runs))
     print(f"curves   {file}")
+    if given.html:
+        print(f"page     {given.html}")
 
 
 if __name__ == "__main__":
