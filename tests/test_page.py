@@ -32,6 +32,7 @@ class Words(HTMLParser):
         self.tags: list[str] = []
         self.rows: list[list[str]] = []
         self.sources: list[str] = []
+        self.in_cell = False
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -41,10 +42,14 @@ class Words(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag):
+        self.in_cell = self.in_cell and tag not in ("td", "th")
 
     def handle_data(self, data):
-        if self.rows and self.rows[-1] and "svg" not in self.tags:
-            self.rows[-1][-1] += data.strip("\n")
+        if self.in_cell:
+            self.rows[-1][-1] += data
 
 
 @settings(deadline=None, max_examples=15)

@@ -58,8 +58,9 @@ def test_trials_are_runs_and_the_best_is_named(sweep, capsys):
     assert out[-2] == f"best     trial {best}, runs/tiny-sweep-search/{best}/version_0"
     assert out[-1].endswith("perceiver_lightning.analysis.runs runs/tiny-sweep-search/*/version_*")
 
+    before = values(study)
     again = search_from_command_line(["tiny-sweep.yaml", "--trials", "3", "--trainer.max_epochs=1"])
-    assert values(again)[:2] == values(study) and len(values(again)) == 3
+    assert values(again)[:2] == before and len(values(again)) == 3
     rates = {trial.params["model.init_args.learning_rate"] for trial in again.trials}
     assert len(rates) == 3  # a new start proposes anew
 
@@ -76,7 +77,7 @@ def test_what_was_cut_short_goes_on_where_it_was(sweep, capsys):
     assert stop.value.code == 130
     line = capsys.readouterr().out.splitlines()[-1]
     assert line == "go on    python -m perceiver_lightning.search tiny-sweep.yaml --trials 1"
-    study = search_from_command_line(line.split()[4:])
+    study = search_from_command_line(line.split()[5:])
     (trial,) = study.trials
     assert trial.state == TrialState.COMPLETE
     run = sweep / "runs/tiny-sweep-search/0/version_0"

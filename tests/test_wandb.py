@@ -106,9 +106,12 @@ def test_where_wandb_cannot_begin_one_sentence_says_what_helps(settings, sentenc
     assert not Path("runs").exists()
 
 
-def test_an_offline_logger_cannot_keep_models_and_says_so(capsys):
-    arguments = [WANDB, "--trainer.logger.init_args.offline=true", "--trainer.logger.init_args.log_model=true"]
-    assert "log_model" in fails(capsys, "fit", "--config=tiny.yaml", *arguments)
+def test_the_config_can_say_offline_too_and_keep_checkpoints(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    arguments = [WANDB, "--trainer.logger.init_args.offline=true", "--trainer.logger.init_args.log_model=all"]
+    main(["fit", "--config=tiny.yaml", "--trainer.max_epochs=1", *arguments])
+    (folder,) = parts(Path("runs/tiny/version_0"))
+    assert any(record["artifact"]["type"] == "model" for record in records(folder) if record["type"] == "artifact")
 
 
 def test_a_trial_leaves_nothing_and_disabled_keeps_no_id(monkeypatch):

@@ -37,7 +37,10 @@ class Wandb(WandbLogger):
     run: Path | None = None
 
     def __init__(self, **options: Any) -> None:
+        offline = options.pop("offline", False)  # Lightning refuses it together with log_model; W&B does not
         super().__init__(**options)
+        if offline:
+            self._wandb_init["mode"] = "offline"
         self._wandb_init.pop("anonymous", None)  # Lightning's, makes every run begin with a warning
         if not (options.get("project") or os.environ.get("WANDB_PROJECT")):
             self._project = self._wandb_init["project"] = "perceiver"
