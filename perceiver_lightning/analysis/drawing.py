@@ -150,7 +150,7 @@ def _panels(
         size = (across * (width + 0.1) + 0.3, rows * (height + 0.2) + (0.8 if title else 0.5))
         figure = Figure(figsize=size, layout="constrained")
         apart = 0.09 if shown.kind == "video" else 0.03  # more than its frames are
-        figure.get_layout_engine().set(w_pad=apart, h_pad=0.04)  # type: ignore[union-attr, call-arg]
+        figure.get_layout_engine().set(w_pad=apart, h_pad=0.06)  # type: ignore[union-attr, call-arg]
         grid = figure.add_gridspec(rows, across)
 
         def panel(place: tuple[int, int], weights: Tensor | None, is_share: bool = False) -> Any:
@@ -171,7 +171,7 @@ def _panels(
                 axes = panel((row, column), weights, several and label == "weights")
                 if row == 0:
                     axes.set_title(header)
-                if column == first:
+                if column == first and rows > 1:
                     _beside(axes, label, "left")
         if title:
             figure.suptitle(title)
