@@ -10,6 +10,7 @@ import wandb
 from command_line import fails
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torchmetrics.functional import confusion_matrix as torchmetrics_confusion_matrix
 from wandb.util import get_core_path
@@ -79,6 +80,12 @@ def test_pictures_mistakes_and_checkpoints_are_in_the_run():
         items = [item for item in history if item.get(f"{key}._type") == kind]
         assert [item["trainer/global_step"] for item in items] == [3, 7]
         assert all((folder / "files" / item[f"{key}.path"]).stat().st_size > 100 for item in items)
+    looks = [item for item in history if item.get("val/attention/image._type") == "images/separated"]
+    assert [(item["trainer/global_step"], item["val/attention/image.count"]) for item in looks] == [(3, 2), (7, 2)]
+    for item in looks:
+        for file in item["val/attention/image.filenames"]:
+            with Image.open(folder / "files" / file) as drawn:
+                assert drawn.width > 300
     artifacts = [record["artifact"] for record in found if record["type"] == "artifact"]
     models = [artifact for artifact in artifacts if artifact["type"] == "model"]
     assert models and {file["path"] for model in models for file in model["manifest"]["contents"]} == {"model.ckpt"}

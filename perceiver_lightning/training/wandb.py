@@ -18,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.training.explain import figures, first_rows
 from perceiver_lightning.training.measures import FACTS
 
 ID = "wandb_id"  # file in a run's folder
@@ -101,13 +102,17 @@ class WandbReport(Callback):
         val/confusion_matrix   a picture, a row for each true class; of all devices; for one label per example
         val/worst_mistakes     a table of the wrong examples with the highest losses, pictures beside them where the
                                data are pictures; of the first device
+        val/attention/<name>   where the model looks in the first examples, the same each time, by modality
+                               (`analysis.drawing.draw`); of any task that has a Perceiver as `.perceiver`
 
     Args:
         worst: rows of that table.
+        looks: examples of which the attention is drawn.
     """
 
-    def __init__(self, worst: int = 16) -> None:
+    def __init__(self, worst: int = 16, looks: int = 2) -> None:
         self.worst = worst
+        self.looks = looks
         self.told = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -124,6 +129,7 @@ class WandbReport(Callback):
         """Forget the validation before."""
         self.confusion: Tensor | None = None
         self.mistakes: list[dict[str, Any]] = []
+        self.drawn: list[dict[str, Any]] = []
 
     def on_validation_batch_end(
         self,
@@ -134,9 +140,14 @@ class WandbReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count, and keep the worst mistakes so far."""
-        judged = isinstance(outputs, dict) and "probabilities" in outputs
-        if logger_of(trainer) is None or trainer.sanity_checking or not judged:
+        """Count, keep the worst mistakes so far, and draw the attention in the first examples."""
+        if logger_of(trainer) is None or trainer.sanity_checking:
+            return
+        if trainer.is_global_zero and batch_idx == dataloader_idx == 0 and hasattr(pl_module, "perceiver"):
+            perceiver: Any = pl_module.perceiver
+            rows = first_rows(batch)[: self.looks]
+            self.drawn = figures(perceiver, batch, rows, getattr(trainer, "datamodule", None))
+        if not isinstance(outputs, dict) or "probabilities" not in outputs:
             return
         probabilities_EK, labels = outputs["probabilities"].float(), outputs["labels"]
         if labels.ndim == 1:
@@ -147,7 +158,7 @@ class WandbReport(Callback):
             self.mistakes = sorted(self.mistakes + found, key=lambda row: -row["loss"])[: self.worst]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log picture and table."""
+        """Log pictures and table."""
         logger = logger_of(trainer)
         if logger is None or trainer.sanity_checking:
             return
@@ -159,6 +170,8 @@ class WandbReport(Callback):
                 log_confusion_matrix(logger, counts_KK.cpu(), names, step)
         if trainer.is_global_zero and self.mistakes:
             log_mistakes(logger, self.mistakes, names, step)
+        if self.drawn:
+            log_attention(logger, self.drawn, step)
 
 
 def logger_of(trainer: Trainer) -> Wandb | None:
@@ -230,6 +243,17 @@ def log_confusion_matrix(logger: Wandb, counts_KK: Tensor, names: list[str] | No
 
     figure = draw_confusion_matrix(counts_KK.tolist(), names)
     logger.experiment.log({"val/confusion_matrix": wandb.Image(figure), "trainer/global_step": step})
+
+
+def log_attention(logger: Wandb, drawn: list[dict[str, Any]], step: int) -> None:
+    """As pictures, those of all examples by modality."""
+    import wandb
+
+    names = dict.fromkeys(name for example in drawn for name in example)
+    pictures = {
+        f"val/attention/{name}": [wandb.Image(example[name]) for example in drawn if name in example] for name in names
+    }
+    logger.experiment.log({**pictures, "trainer/global_step": step})
 
 
 def log_mistakes(logger: Wandb, found: list[dict[str, Any]], names: list[str] | None, step: int) -> None:
