@@ -125,16 +125,16 @@ def test_a_datamodule_says_how_its_modalities_are_drawn():
 @pytest.mark.parametrize(
     ("probabilities", "multilabel", "text"),
     [
-        ([0.2, 0.7, 0.1], False, "b 70%"),
-        ([0.9, 0.7, 0.1], True, "a 90%, b 70%"),
-        ([0.2, 0.3, 0.1], True, "b 30%"),
+        ([0.2, 0.7, 0.1], False, "b (70%)"),
+        ([0.9, 0.7, 0.1], True, "a (90%), b (70%)"),
+        ([0.2, 0.3, 0.1], True, "b (30%)"),
     ],
 )
 def test_what_is_said_of_probabilities(probabilities, multilabel, text):
     data = SimpleNamespace(class_names=["a", "b", "c"], multilabel=multilabel)
     assert said(probabilities, data) == text
     assert said(probabilities).split()[0] == "class"
-    assert math.isclose(float(said(probabilities).split()[2].rstrip("%")) / 100, max(probabilities))
+    assert math.isclose(float(said(probabilities).split()[2].strip("()%")) / 100, max(probabilities))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

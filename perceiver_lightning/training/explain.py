@@ -162,4 +162,4 @@ def said(probabilities: Sequence[float], datamodule: Any = None) -> str:
     names = getattr(datamodule, "class_names", None) or [f"class {k}" for k in range(len(probabilities))]
     order = sorted(range(len(probabilities)), key=lambda k: -probabilities[k])
     several = [k for k in order if probabilities[k] > 0.5] if getattr(datamodule, "multilabel", False) else []
-    return ", ".join(f"{names[k]} {probabilities[k]:.0%}" for k in (several or order[:1]))
+    return ", ".join(f"{names[k]} ({probabilities[k]:.0%})" for k in (several or order[:1]))
