@@ -13,6 +13,7 @@ unless `--name` or `--runs_dir` asks for another; validate, test and predict wri
 """
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -33,11 +34,13 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import datamodules
 from perceiver_lightning import tasks
+from perceiver_lightning.analysis.runs import load_run, summary_table
 from perceiver_lightning.analysis.summary import SummaryTrainer
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.parser import Parser, check_readable
 from perceiver_lightning.training.callbacks import Bar, BestAndLast, ConfigWins, EpochLines, Patience, PredictionWriter
 from perceiver_lightning.training.logging import RunLogger
+from perceiver_lightning.training.measures import Measures
 from perceiver_lightning.training.runs import (
     how_to_resume,
     next_commands,
@@ -45,6 +48,7 @@ from perceiver_lightning.training.runs import (
     remove_without_checkpoint,
     shown,
 )
+from perceiver_lightning.training.wandb import Wandb, WandbReport
 
 # Configs name the classes of these packages by their short names: a new file in them is found by itself.
 for package in (tasks, datamodules):
@@ -54,7 +58,10 @@ for package in (tasks, datamodules):
 FACTS = ("modalities", "num_classes", "class_names", "multilabel")
 # What a checkpoint's configuration is taken over from; the first five also by validate, test and predict, which may
 # run on other hardware.
-REMEMBERED = ("name", "runs_dir", "seed_everything", "model", "data", "trainer", "checkpoint", "early_stopping")
+REMEMBERED = (
+    *("name", "runs_dir", "seed_everything", "model", "data"),
+    *("trainer", "checkpoint", "early_stopping", "measures"),
+)
 PROGRAM = "python -m perceiver_lightning"
 
 # Lightning's hints that say nothing to a person here, each with the reason.
@@ -160,6 +167,7 @@ class CLI(LightningCLI):
         parser.add_argument("--runs_dir", default="runs", help="The folder of all runs.")
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.add_lightning_class_args(Patience, "early_stopping")
+        parser.add_lightning_class_args(Measures, "measures")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/accuracy",
@@ -262,6 +270,8 @@ class CLI(LightningCLI):
             callbacks = [callback for callback in callbacks if not isinstance(callback, BestAndLast)]
         if fit:
             callbacks = [*callbacks, LearningRateMonitor(), ConfigWins(), EpochLines()]
+            if any(isinstance(logger, Wandb) for logger in config["logger"]):
+                callbacks = [*callbacks, WandbReport()]
         if self.subcommand == "predict":
             self.output = Path(asked.output or self.run / "predictions.csv")
             data: Any = self.datamodule
@@ -283,6 +293,9 @@ class CLI(LightningCLI):
             return super()._run_subcommand(subcommand)
         speaks = self.trainer.is_global_zero and not self.config[subcommand].trainer.fast_dev_run
         is_new = not self.run.exists()
+        for logger in self.trainer.loggers:
+            if isinstance(logger, Wandb):
+                logger.keep_in(self.run)
         if "loops" in self.memory and subcommand != "fit":
             # Results are logged at the checkpoint's own step, as those of the validation there were.
             self.trainer.fit_loop.load_state_dict(self.memory["loops"])
@@ -301,6 +314,9 @@ class CLI(LightningCLI):
                 sys.exit(130)
             raise
         if speaks:
+            if subcommand == "fit":
+                with contextlib.suppress(InputError):  # a training so short that nothing was logged
+                    rich.print(summary_table(load_run(self.run)))
             print(self.closing(), flush=True)
 
     def opening(self) -> str:
@@ -326,3 +342,28 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             return next_commands(self.trainer, self.run)
         return f"results  {shown(self.output if self.subcommand == 'predict' else self.run / 'metrics.csv')}"
+
+
+class Opened(CLI):
+    """A command up to the point where it would run."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def opened(checkpoint: str | Path) -> CLI:
+    """The command line object of `test` for that checkpoint, with its weights in `.model`, in evaluation mode.
+
+    Nothing is run or written, and random numbers go on as if nothing had been. Weights and data are those that
+    `test --ckpt_path` would take.
+
+    Raises:
+        InputError: it is no checkpoint, or not one of this project's.
+    """
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        for message in QUIET_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        cli = Opened(["test", f"--ckpt_path={checkpoint}", "--seed_everything=false", "--trainer.accelerator=cpu"])
+    cli.model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    cli.model.eval()
+    return cli

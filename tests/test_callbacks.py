@@ -1,16 +1,20 @@
 """What is kept of a training, shown and written, where the command line's own tests do not look."""
 
 import csv
+import itertools
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from perceiver_lightning.training.callbacks import BestAndLast, EpochLines, PredictionWriter, counted
+from perceiver_lightning.training import callbacks
+from perceiver_lightning.training.callbacks import Bar, BestAndLast, EpochLines, PredictionWriter, counted
 from perceiver_lightning.training.logging import RunLogger
 
 CLASSES = ["a", "b", "c"]
@@ -141,3 +145,37 @@ def test_a_new_run_takes_the_next_version(tmp_path):
         logger.log_metrics({"a": 1.0}, 0)
         logger.save()
     assert sorted(path.name for path in (tmp_path / "some" / "name").iterdir()) == [f"version_{k}" for k in range(3)]
+
+
+class Judged(Line):
+    """Tells how often it was right: 0 of 1, then 1 of 1, ..."""
+
+    def training_step(self, batch, batch_idx):
+        right = torch.tensor(float(batch_idx % 2))
+        self.log("train/accuracy", right, on_step=False, on_epoch=True, batch_size=1)
+        self.log("train/examples_per_second", 1234.0, batch_size=1)
+        return super().training_step(batch, batch_idx)
+
+
+def test_the_bar_tells_loss_accuracy_speed_and_the_time_left(tmp_path, monkeypatch):
+    seen = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            bar.looked = -math.inf  # it looks a few times a second
+            seen.append(bar.get_metrics(trainer, pl_module))
+
+    now = itertools.count(0, 10)
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    bar = Bar()
+    trainer = make_trainer(tmp_path, bar, Look(), max_epochs=2, limit_val_batches=0, enable_progress_bar=True)
+    trainer.fit(Judged([]), loader(4), loader(1))
+    assert [metrics["accuracy"] for metrics in seen[:4]] == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
+    assert seen[1]["loss"] == pytest.approx(0.64) and seen[0]["examples/s"] == "1,234"
+    assert [metrics["left"] for metrics in seen][-1] == "0:00:00"  # of both epochs
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: 60.0))
+    bar.start, bar.first_step = 0.0, 4
+    halfway = SimpleNamespace(global_step=6, estimated_stepping_batches=10)
+    assert bar.seconds_left(halfway) == 120  # 30 s a step since it began at step 4
+    assert bar.seconds_left(SimpleNamespace(global_step=4, estimated_stepping_batches=10)) is None
+    assert bar.seconds_left(SimpleNamespace(global_step=6, estimated_stepping_batches=math.inf)) is None

@@ -14,7 +14,7 @@ import yaml
 from command_line import column, metrics, weights
 
 from perceiver_lightning.cli import main
-from perceiver_lightning.training.logging import Wandb
+from perceiver_lightning.training.wandb import Wandb
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_a_run_is_one_folder(trained):
-    assert sorted(path.name for path in trained.iterdir()) == ["checkpoints", "config.yaml", "metrics.csv"]
+    names = ["checkpoints", "config.yaml", "facts.json", "metrics.csv"]
+    assert sorted(path.name for path in trained.iterdir()) == names
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy"} <= set(metrics(trained)[0])
     assert list(column(trained, "val/accuracy")) == [3, 7]

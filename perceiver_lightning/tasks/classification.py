@@ -169,13 +169,14 @@ class ClassificationTask(LightningModule):
             )
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and metrics of a batch, under `val/`."""
-        self._evaluate(batch, self.val_metrics)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Loss and metrics of a batch, under `val/`; returns what they judged, for callbacks: see `_evaluate`."""
+        return self._evaluate(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss, metrics and confusion matrix of a batch, under `test/`."""
-        self.test_confusion.update(*self._evaluate(batch, self.test_metrics))
+        judged = self._evaluate(batch, self.test_metrics)
+        self.test_confusion.update(judged["probabilities"], judged["labels"])
 
     def on_test_epoch_start(self) -> None:
         """Begin a new confusion matrix."""
@@ -191,8 +192,11 @@ class ClassificationTask(LightningModule):
         name = batch.get("name") or [f"batch {batch_idx} row {row}" for row in range(int(first_E.max()) + 1)]
         return {"name": [name[row] for row in first_E.tolist()], "probabilities": probabilities_EK}
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
-        """Log loss and metrics; return the probabilities (E, K) and hard labels, (E,) or (E, K), that they judged."""
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
+        """Log loss and metrics; return what they judged.
+
+        That is `probabilities` (E, K), hard `labels`, (E,) or (E, K), and `row` (E,), the first of each example.
+        """
         labels = labels_of(batch)
         logits_BK = self(batch["inputs"])
         self.log(f"{metrics.prefix}loss", self.loss(logits_BK, labels), sync_dist=True, batch_size=len(logits_BK))
@@ -203,7 +207,7 @@ class ClassificationTask(LightningModule):
             labels = labels.argmax(-1)
         metrics.update(probabilities_EK, labels[first_E])
         self.log_dict(metrics, batch_size=len(first_E))
-        return probabilities_EK, labels[first_E]
+        return {"probabilities": probabilities_EK, "labels": labels[first_E], "row": first_E}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, and its learning rate over the steps of the whole training."""

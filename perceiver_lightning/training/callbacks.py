@@ -1,6 +1,7 @@
 """What happens around a training: what is kept, what is shown, what is written."""
 
 import csv
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -173,13 +174,56 @@ class EpochLines(Callback):
 
 
 class Bar(RichProgressBar):
-    """Lightning's bar for the epoch that runs, which leaves nothing behind: `EpochLines` stay."""
+    """Lightning's bar for the epoch that runs, which leaves nothing behind: `EpochLines` stay.
+
+    Beside it: the loss, the epoch's accuracy so far, examples per second, and the time that is left of the whole
+    training at the pace so far, validations included; a training that stops early takes less.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.looked = -math.inf
+        self.seen: dict[str, int | str | float | dict[str, float]] = {}
+        self.start, self.first_step = 0.0, 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self.start, self.first_step = time.monotonic(), trainer.global_step
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands beside the bar."""
-        return {name: value for name, value in headline(trainer).items() if name == "train/loss"}
+        """What stands beside the bar; looked at a few times a second, as a GPU stops to tell."""
+        if time.monotonic() - self.looked > 0.2:
+            self.looked, self.seen = time.monotonic(), self._look(trainer)
+        return self.seen
+
+    def _look(self, trainer: Trainer) -> dict[str, int | str | float | dict[str, float]]:
+        known = trainer.callback_metrics
+        found: dict[str, int | str | float | dict[str, float]] = {}
+        if "train/loss" in known:
+            found["loss"] = float(known["train/loss"])
+        # Lightning tells the mean over an epoch at its end: this is what it has of it.
+        accuracy = trainer.fit_loop.epoch_loop._results.get("training_step.train/accuracy")
+        if accuracy is not None and accuracy.cumulated_batch_size > 0:
+            found["accuracy"] = float(accuracy.value / accuracy.cumulated_batch_size)
+        if "train/examples_per_second" in known:
+            found["examples/s"] = f"{float(known['train/examples_per_second']):,.0f}"
+        if (left := self.seconds_left(trainer)) is not None:
+            found["left"] = str(timedelta(seconds=round(left)))
+        return found
+
+    def seconds_left(self, trainer: Trainer) -> float | None:
+        """Of the whole training; None where its length is not known, or before the first step."""
+        done = trainer.global_step - self.first_step
+        if done < 1 or not math.isfinite(steps := trainer.estimated_stepping_batches):
+            return None
+        return (time.monotonic() - self.start) / done * (steps - trainer.global_step)
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Epoch, bar, batches; Lightning's clock is the epoch's, and its speed that of batches."""
+        return super().configure_columns(trainer)[:3]
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print a line above the bar; the lock keeps the thread that draws the bar from drawing over it."""

@@ -3,9 +3,8 @@
 import csv
 import os
 from pathlib import Path
-from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -65,11 +64,3 @@ class _Writer(ExperimentWriter):
         if self.metrics:
             self.last_step = None
         super().save()
-
-
-class Wandb(WandbLogger):
-    """Lightning's logger of Weights & Biases, without a setting that makes every run begin with a warning."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._wandb_init.pop("anonymous", None)
