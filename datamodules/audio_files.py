@@ -19,6 +19,7 @@ from perceiver_lightning.errors import InputError
 
 CLIPS = Kind("clips", (".wav", ".flac", ".ogg", ".mp3"), soundfile.SoundFile)
 FULL_SCALE = 32768
+HIGHEST_RATE = 1_000_000  # Hz; a broken header promises billions, and resampling from there would eat all memory
 
 
 def decode(path: str | Path, sample_rate: int, channels: int) -> np.ndarray:
@@ -45,6 +46,8 @@ def decode(path: str | Path, sample_rate: int, channels: int) -> np.ndarray:
         raise InputError(f"{path}: expected {short[1]} bytes of sound, as its header says, found {short[2]}")
     if len(sound) < frames:
         raise InputError(f"{path}: expected {frames} samples, as its header says, found {len(sound)}")
+    if own_rate > HIGHEST_RATE:
+        raise InputError(f"{path}: expected a sample rate up to {HIGHEST_RATE} Hz, found {own_rate}")
     if not len(sound):
         raise InputError(f"{path}: expected sound, found a clip without samples")
     if not np.isfinite(sound).all():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from filelock import FileLock
 from datamodules.base import located
 from datamodules.file_base import for_all
 from perceiver_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1  # a new one makes all older caches unknown
 
@@ -117,14 +120,19 @@ def _on_disk(
     whole, part = folder / key, folder / f"{key}.part"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{key}.lock"):
-        if not whole.is_dir():
-            shutil.rmtree(part, ignore_errors=True)  # of one that died
-            part.mkdir()
+        if whole.is_dir():
             try:
-                _write(part, _read_all(paths, read, title, skip_broken), settings)
-                part.rename(whole)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+                return _open(whole)
+            except (ValueError, KeyError, EOFError, OSError) as error:  # JSON's own error is a ValueError
+                log.warning(f"{whole}: expected a cache, found a damaged one ({error}); it is made again")
+                shutil.rmtree(whole)
+        shutil.rmtree(part, ignore_errors=True)  # of one that died
+        part.mkdir()
+        try:
+            _write(part, _read_all(paths, read, title, skip_broken), settings)
+            part.rename(whole)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return _open(whole)
 
 

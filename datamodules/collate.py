@@ -6,6 +6,7 @@ Legend: B batch, A axes, I_a size of axis a, M elements, C channels, K classes.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from perceiver_lightning.errors import InputError
 def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make one batch of the contract in `datamodules.base` from examples: batches without the B.
 
-        inputs   {modality: {"content": (*grid, C) or (M, C),
+        inputs   {modality: {"content": (*grid, C) or (M, C), a tensor or an array; float64 becomes float32
                              "positions": absent, a list of (I_a,) per axis, or (M, A),
                              "mask": absent, or bool (*grid) or (M,)}}
         labels   an int or a (K,) tensor           optional, as are the next two
@@ -33,6 +34,10 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         InputError: the examples disagree on their keys, axes, channels, or form of positions.
     """
+    for example in examples:
+        if not isinstance(example, dict) or not isinstance(example.get("inputs"), dict):
+            found = sorted(example) if isinstance(example, dict) else type(example).__name__
+            raise InputError(f"example: expected a dict with inputs, {{modality: {{content, ...}}}}, found {found}")
     keys = dict.fromkeys(key for example in examples for key in example)
     for key in keys:
         if not all(key in example for example in examples):
@@ -45,8 +50,12 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         values = [example[key] for example in examples]
         if isinstance(values[0], str):
             batch[key] = values
-        else:
-            batch[key] = torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(values)
+            continue
+        try:
+            batch[key] = torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(np.asarray(values))
+        except (TypeError, ValueError, RuntimeError) as error:
+            found = sorted({type(value).__name__ for value in values})
+            raise InputError(f"{key}: expected numbers, or tensors of one shape, found {found} ({error})") from error
     return batch
 
 
@@ -75,6 +84,7 @@ def rows_of_clips(batch: dict[str, Any], axes: dict[str, int]) -> dict[str, Any]
 
 def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, Any]:
     """The parts of one modality, None where an example lacks it."""
+    parts = [None if part is None else {**part, "content": _content(name, part)} for part in parts]
     first = next(part for part in parts if part is not None)
     *grid, channels = first["content"].shape
     nothing: dict[str, Any] = {"content": first["content"].new_zeros(*[0 for _ in grid], channels)}
@@ -106,6 +116,15 @@ def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, A
         ]
         batch["mask"] = _pad(there, len(grid))
     return batch
+
+
+def _content(name: str, part: dict[str, Any]) -> Tensor:
+    """The content of a part as a tensor that a model can take."""
+    content = part.get("content")
+    if not isinstance(content, Tensor | np.ndarray):
+        raise InputError(f"inputs[{name!r}]['content']: expected a tensor, found {type(content).__name__}")
+    content = torch.as_tensor(content)
+    return content.float() if content.dtype == torch.float64 else content
 
 
 def _even_grid(sizes: tuple[int, ...]) -> list[Tensor]:

@@ -4,7 +4,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -44,18 +45,34 @@ class ImageSet(FileSet):
         return self.example(row, {"image": {"content": image if self.augment is None else self.augment(image)}})
 
     def read(self, row: int) -> Tensor:
-        """Decode and resize one image: uint8 (H, W, C).
+        """Decode and resize one image: uint8 (H, W, C), as `upright_bytes` has it.
 
         Raises:
             InputError: the image cannot be decoded.
         """
         try:
             with self.split.kind.open(self.split.items[row]) as image:
-                if image.mode == "P" and "transparency" in image.info:
-                    image = image.convert("RGBA")  # Pillow warns if this goes to RGB at once
+                image = upright_bytes(image)
                 pixels = pil_to_tensor(image.convert("RGB" if self.channels == 3 else "L")).permute(1, 2, 0)
         # Pillow's decoders raise nearly anything for a broken file: OSError, SyntaxError, ValueError, struct.error ...
         except Exception as error:
             path = os.path.join(self.split.where, self.split.names[row])
             raise InputError(f"{path}: expected an image, found a file that cannot be read ({error})") from error
         return pixels if self.resize is None else self.resize(pixels)
+
+
+def upright_bytes(image: Image.Image) -> Image.Image:
+    """An image as a viewer shows it: turned as its camera noted, on white where it is transparent, 8 bits a channel.
+
+    Raises:
+        ValueError: the image has a mode without a known range (32-bit integers, floats), which Pillow would clip.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"expected 8 or 16 bits a channel, found 32, mode {image.mode}")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image

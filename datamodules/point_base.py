@@ -203,6 +203,7 @@ class Points(Files, ABC):
         )
         self.elements = {"points": num_points or samples}
         self.features = features
+        require(sample_seed >= 0, "sample_seed", "an integer of at least 0", sample_seed)
         self.reading = {"features": features, "samples": samples, "seed": sample_seed}
         self.feature_mean = means
         self.feature_std = stds

@@ -128,8 +128,8 @@ def unlabelled_folder(folder: Path, kind: Kind) -> Split:
 class ClassFolder:
     """A folder `<split>/<class>/*`, or `<class>/*`, which is then split by seed.
 
-    The splits are called `train`, `val` (or `validation`, `valid`) and `test`; the classes are the folders in train,
-    sorted; the files may lie at any depth below.
+    The splits are called `train`, `val` (or `validation`, `valid`) and `test`, in capitals or not; the classes are the
+    folders in train, sorted; the files may lie at any depth below.
 
     Args:
         root: the folder, from here or below the folder of all data (`located`).
@@ -154,25 +154,28 @@ class ClassFolder:
 
     def find_train(self, seed: int) -> tuple[Split, Split | None]:
         """The train folder, and the validation folder if there is one."""
-        if not self._is_split():
+        if not self._folders_of_splits():
             return self._cut_test(seed)[0], None
-        val = next((name for name in ("val", "validation", "valid") if (self.folder / name).is_dir()), None)
-        return self._list("train"), self._list(val) if val else None
+        val = self._folders_of_splits().get("val")
+        return self._list(self._train_folder()), self._list(val) if val else None
 
     def find_test(self, seed: int) -> Split:
         """The test folder."""
-        return self._list("test") if self._is_split() else self._cut_test(seed)[1]
+        if not (splits := self._folders_of_splits()):
+            return self._cut_test(seed)[1]
+        return self._list(splits.get("test", self.folder / "test"))
 
-    def _is_split(self) -> bool:
-        return any((self.folder / name).is_dir() for name in ("train", "val", "validation", "valid", "test"))
+    def _folders_of_splits(self) -> dict[str, Path]:
+        names = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+        entries = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        return {names[entry.name.lower()]: entry for entry in entries if entry.name.lower() in names and entry.is_dir()}
 
     def _train_folder(self) -> Path:
-        return self.folder / "train" if self._is_split() else self.folder
+        splits = self._folders_of_splits()
+        return splits.get("train", self.folder / "train") if splits else self.folder
 
     def _cut_test(self, seed: int) -> tuple[Split, Split]:
-        return cut(self._list("."), self.test_fraction, seed, "test_fraction")
+        return cut(self._list(self.folder), self.test_fraction, seed, "test_fraction")
 
-    def _list(self, name: str) -> Split:
-        return labelled_folder(
-            self.folder / name, self.folder, class_folders(self._train_folder(), self.kind), self.kind
-        )
+    def _list(self, folder: Path) -> Split:
+        return labelled_folder(folder, self.folder, class_folders(self._train_folder(), self.kind), self.kind)

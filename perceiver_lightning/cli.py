@@ -30,15 +30,24 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 import datamodules
 from perceiver_lightning import tasks
 from perceiver_lightning.analysis.runs import load_run, summary_table
 from perceiver_lightning.analysis.summary import SummaryTrainer
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.parser import Parser, check_readable
-from perceiver_lightning.training.callbacks import Bar, BestAndLast, ConfigWins, EpochLines, Patience, PredictionWriter
+from perceiver_lightning.parser import Parser, check_settings, in_words, read_config
+from perceiver_lightning.training.callbacks import (
+    Bar,
+    BestAndLast,
+    ConfigWins,
+    EpochLines,
+    Finite,
+    Patience,
+    PredictionWriter,
+)
+from perceiver_lightning.training.explain import Explain
 from perceiver_lightning.training.logging import RunLogger
 from perceiver_lightning.training.measures import Measures
 from perceiver_lightning.training.runs import (
@@ -115,8 +124,8 @@ class KeepConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Not yet: a checkpoint that does not fit must leave the run it is of as it is."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The model is made, a checkpoint has been read: write config.yaml, which trains the run from its start."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """There is something to train: write config.yaml, which trains the run from its start."""
         folder, config = trainer.log_dir, self.config.clone()
         if folder and trainer.is_global_zero:
             if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().is_relative_to(Path(folder).resolve()):
@@ -189,6 +198,7 @@ class CLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
             parser.add_argument("--output", default=None, help="CSV file; predictions.csv of the run if not given.")
+            parser.add_argument("--explain", metavar="FOLDER", help="Also draw where the model looks, in 32 examples.")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -197,14 +207,20 @@ class CLI(LightningCLI):
         early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         early.add_argument("--ckpt_path", nargs="?")
         early.add_argument("-c", "--config", nargs="?", action="append", default=[])
+        for key in ("model", "data"):
+            early.add_argument(f"--{key}", f"--{key}.class_path", dest=key, nargs="?")
         known, _ = early.parse_known_args(args)
-        for config in filter(None, known.config):
-            check_readable(config)
+        configs = [read_config(config) for config in known.config if config]
         at = next((i for i, arg in enumerate(args) if arg in self.subcommands()), None)
         if known.ckpt_path and at is not None:
             self.memory = read_checkpoint(known.ckpt_path)
             keys = REMEMBERED if args[at] == "fit" else REMEMBERED[:5]
             remembered = {key: value for key, value in self.memory["config"].items() if key in keys}
+            for key in {"model", "data"} & remembered.keys():  # another class takes none of its arguments
+                named = [given[key].get("class_path") for given in configs if isinstance(given.get(key), dict)]
+                own = remembered[key]["class_path"].split(".")[-1]
+                if any(name and name.split(".")[-1] != own for name in [*named, getattr(known, key)]):
+                    del remembered[key]
             args = [*args[: at + 1], "--config", yaml.safe_dump(remembered), *args[at + 1 :]]
         Parser.keys = {action.dest for sub in self._subcommand_parsers.values() for action in sub._actions}
         self.config = parser.parse_args(args)
@@ -212,11 +228,18 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's own memory of a checkpoint: there the checkpoint wins over flags."""
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise InputError(f"seed_everything: {error}") from error
+
     # ---- what is made of it
 
     def before_instantiate_classes(self) -> None:
         """Find the run's folder, which is the checkpoint's own if it has one and no other is asked for."""
         config = self.config[self.subcommand]
+        check_settings(config)
         ckpt_path = config.get("ckpt_path")
         if ckpt_path is None and self.subcommand in ("validate", "test", "predict"):
             raise InputError(f"{self.subcommand}: expected --ckpt_path FILE, the checkpoint of a run, found none")
@@ -229,6 +252,9 @@ class CLI(LightningCLI):
         remembered = self.memory.get("config", {})
         if self.subcommand == "fit" and any(config[key] != remembered.get(key) for key in ("name", "runs_dir")):
             self.memory["run"] = None
+        if self.subcommand == "predict" and config.get("data.init_args.num_classes", 0) is None:
+            # The folder of the training, which tells the classes, may be gone by now: the checkpoint knows them.
+            config.data.init_args.num_classes = self.memory["num_classes"]
         for key in ("logger", "callbacks"):  # `logger+` in a config appends once more to what the checkpoint remembers
             items = config.trainer[key]
             if isinstance(items, list):
@@ -239,9 +265,8 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make data, model and trainer."""
         try:
-            super().instantiate_classes()
-        except MisconfigurationException as error:  # Lightning's word for what a config asks for and cannot have
-            raise InputError(" ".join(str(error).split())) from error
+            with in_words():
+                super().instantiate_classes()
         except ValueError as error:
             # jsonargparse tries each type that an argument may have, and wraps what the classes themselves raise.
             cause: BaseException | None = error
@@ -259,23 +284,25 @@ class CLI(LightningCLI):
         asked = self.config[self.subcommand]
         fit = self.subcommand == "fit"
         own = self.memory.get("run")
-        run_logger = RunLogger(asked.runs_dir, asked.name, own, self.memory.get("step") if fit else None)
-        self.run = Path(run_logger.log_dir)
+        self.run_logger = RunLogger(asked.runs_dir, asked.name, own, self.memory.get("step") if fit else None)
+        self.run = Path(self.run_logger.log_dir)
         loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
-        config["logger"] = [run_logger, *(logger for logger in loggers if isinstance(logger, Logger))]
+        config["logger"] = [self.run_logger, *(logger for logger in loggers if isinstance(logger, Logger))]
 
         if not fit:
             callbacks = []
         elif config["enable_checkpointing"] is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, BestAndLast)]
         if fit:
-            callbacks = [*callbacks, LearningRateMonitor(), ConfigWins(), EpochLines()]
+            callbacks = [Finite(), *callbacks, LearningRateMonitor(), ConfigWins(), EpochLines()]
             if any(isinstance(logger, Wandb) for logger in config["logger"]):
                 callbacks = [*callbacks, WandbReport()]
         if self.subcommand == "predict":
             self.output = Path(asked.output or self.run / "predictions.csv")
             data: Any = self.datamodule
             callbacks = [*callbacks, PredictionWriter(self.output, data.class_names, data.multilabel)]
+            if asked.explain is not None:
+                callbacks = [*callbacks, Explain(asked.explain)]
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
         if not any(isinstance(callback, ProgressBar) for callback in given):
             screen = rich.get_console()
@@ -291,8 +318,11 @@ class CLI(LightningCLI):
         """Run it, say where the results are, and leave nothing half-written."""
         if subcommand == "summary":
             return super()._run_subcommand(subcommand)
-        speaks = self.trainer.is_global_zero and not self.config[subcommand].trainer.fast_dev_run
+        is_kept = not self.config[subcommand].trainer.fast_dev_run
+        speaks = self.trainer.is_global_zero and is_kept
         is_new = not self.run.exists()
+        if speaks and subcommand == "fit" and self.memory.get("run") is None:
+            self.run = self.run_logger.reserve()
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.keep_in(self.run)
@@ -303,15 +333,19 @@ class CLI(LightningCLI):
         if speaks:
             print(self.opening(), flush=True)
         try:
-            super()._run_subcommand(subcommand)
+            with in_words():
+                super()._run_subcommand(subcommand)
+                if subcommand == "fit" and is_kept and self.trainer.global_step == self.memory.get("step", 0):
+                    raise InputError(self.nothing_trained())
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            if speaks and is_new and (interrupted or isinstance(error, InputError)):
+            trained = subcommand == "fit" and self.trainer.global_step > self.memory.get("step", 0)
+            if speaks and is_new and not trained:
                 remove_without_checkpoint(self.run)
-            if speaks and subcommand == "fit" and interrupted:
+            if speaks and (trained or (interrupted and subcommand == "fit")):
                 print(how_to_resume(self.trainer, self.run), flush=True)
-            if isinstance(error, SystemExit) and error.code == 1:  # Lightning's, after Ctrl-C
-                sys.exit(130)
+            if isinstance(error, SystemExit):  # Lightning's own: after Ctrl-C, or a SIGTERM
+                sys.exit(143 if isinstance(error, SIGTERMException) else 130)
             raise
         if speaks:
             if subcommand == "fit":
@@ -336,6 +370,14 @@ class CLI(LightningCLI):
             f"{type(self.model).__name__} with {parameters:,} parameters on {type(data).__name__} "
             f"({inputs}; {data.num_classes} classes), {self.trainer.num_devices} x {self.trainer.accelerator.name()}"
         )
+
+    def nothing_trained(self) -> str:
+        """Why not."""
+        limits = self.config[self.subcommand].trainer
+        key = "max_steps" if limits.max_steps not in (None, -1) else "max_epochs"
+        path = self.config[self.subcommand].ckpt_path
+        done = f"what {path} has trained already" if path else "0"
+        return f"trainer.{key}: expected more than {done}, found {limits[key]}"
 
     def closing(self) -> str:
         """Where the results are, and the commands that come next."""

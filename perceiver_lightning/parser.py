@@ -1,21 +1,54 @@
-"""Errors of the command line and of config files, in one sentence that names the key.
+"""Errors of the command line, of config files and of Lightning, in one sentence that names the key.
 
 jsonargparse knows what is wrong, and says it over many lines, under a page of usage. Here its messages are read and
 said again; what is not recognised is passed on as it is.
 """
 
 import difflib
+import errno
 import re
-from collections.abc import Iterable
-from typing import Any, NoReturn
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import Any, NoReturn, get_args
 
 import yaml
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from perceiver_lightning.errors import InputError
+
+# What the system says of a file or folder that a person named, and of a disk.
+FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR)
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Others' errors of input as InputError: Lightning's, of what a config asks for, and the system's, of files."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise InputError(" ".join(str(error).split())) from error
+    except (ValueError, TypeError) as error:
+        if isinstance(error, InputError) or not raised_by(error, "pytorch_lightning", "lightning_fabric"):
+            raise  # of other places it is a bug, which keeps its traceback
+        raise InputError(" ".join(str(error).split())) from error
+    except OSError as error:
+        if error.errno not in FILE_ERRORS:
+            raise
+        raise InputError(
+            f"{error.filename or 'a file'}: expected to read or write it, found {error.strerror}"
+        ) from error
+
+
+def raised_by(error: BaseException, *packages: str) -> bool:
+    """Whether the very line that raised an error is in one of these packages."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__", "").split(".")[0] in packages
 
 
 class Parser(LightningArgumentParser):
@@ -40,6 +73,8 @@ def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
     if found := re.search(r"does not accept option '([^']+)'|unrecognized arguments: -*([^\s=]+)", message):
         key = found[1] or found[2]
         return f"{key}: there is no such key{did_you_mean(key, keys)}"
+    if found := re.search(r"is not accepted before subcommand '(\w+)'", message):
+        return f"--config: expected it after the command {found[1]}, found before"
     if found := re.search(r"arguments are required: (.*)", message):
         missing = " and ".join(sorted((key.split(".")[-1] for key in found[1].split(", ")), reverse=True))
         return f"expected {missing}, found none: give --config FILE, or --ckpt_path FILE of a run that has them"
@@ -47,12 +82,16 @@ def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
     key, class_path, text = innermost(message)
     if found := re.search(r"Option '([^']+)' is not accepted", text):
         name = class_path.split(".")[-1]
-        return f"{key}{found[1]}: {name} has no such argument{did_you_mean(found[1], arguments(class_path))}"
+        names = [action.dest for action in arguments(class_path)]
+        return f"{key}{found[1]}: {name} has no such argument{did_you_mean(found[1], names)}"
     if found := re.search(r"File does not exist: '?([^'\n]+)", text):
         return f"{key}: expected a file, found none at {found[1]}"
     unknown = r"Expected a dot import path string: (\S+)|No module named '(\S+)'|has no attribute '(\S+)'"
     if found := re.search(unknown, text):
         key = key.removesuffix(".init_args.")
+        if found[2] and not class_path.startswith(found[2]):  # its module is there, and imports what is not
+            module = class_path.rpartition(".")[0]
+            return f"{key}: expected to import {module}, found No module named {found[2]!r}"
         name = found[1] or class_path  # the class path is the outer one's, where classes are nested
         return f"{key}: expected the name of a class, found {name}{did_you_mean(name, known_classes(key))}"
     value = re.search(r"(?:Given value|Got value): (.*)", text)
@@ -89,17 +128,64 @@ def innermost(message: str) -> tuple[str, str, str]:
         key, lines = f"{key}.init_args.", inside[:end]
 
 
-def check_readable(config: str) -> None:
-    """Raise an InputError that names the config file and the line where it is no YAML."""
+def read_config(config: str) -> dict[str, Any]:
+    """A config file's keys and values; InputError that names the file, and the line where it is no YAML."""
     try:
         with open(config) as file:
-            yaml.safe_load(file)
+            found = yaml.safe_load(file)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{config}{line}: expected YAML, found {getattr(error, 'problem', error)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config: expected a file, found none that can be read at {config}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{config}: expected keys and values, found {'nothing' if found is None else repr(found)}")
+    return found
+
+
+MORE_THAN_NONE = (
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+    "limit_train_batches",
+    "limit_test_batches",
+    "limit_predict_batches",
+)
+
+
+def check_settings(config: Any) -> None:
+    """Raise an InputError for what Lightning takes, and fails over later, far from the key.
+
+    Args:
+        config: of a subcommand, as it was parsed.
+    """
+    if not config.get("trainer"):
+        raise InputError(f"trainer: expected keys and values, found {shown(config.get('trainer'))}")
+    for key in MORE_THAN_NONE:
+        if (value := config.trainer.get(key)) is not None and value <= 0:
+            raise InputError(f"trainer.{key}: expected more than 0, found {value}")
+    if (patience := config.get("early_stopping.patience", 0)) < 0:
+        raise InputError(f"early_stopping.patience: expected 0 or more validations, found {patience}")
+    if (name := PurePath(config.name)).is_absolute() or not name.parts or ".." in name.parts:
+        raise InputError(f"name: expected the name of a folder in runs_dir, found {shown(config.name)}")
+    for key in ("model", "data"):
+        check_nulls(key, config.get(key))
+
+
+def check_nulls(key: str, given: Any) -> None:
+    """Raise an InputError where an argument of a class is null that may not be: jsonargparse lets null pass."""
+    if not given or not given.get("init_args"):
+        return
+    for action in arguments(given.class_path):
+        kinds = getattr(action, "_typehint", action.type)
+        is_null = given.init_args.get(action.dest, ...) is None and action.default is not None
+        if is_null and kinds is not None and type(None) not in get_args(kinds):
+            raise InputError(f"{key}.init_args.{action.dest}: expected {plain(str(kinds))}, found null")
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a config."""
+    return "null" if value is None else repr(value)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -111,12 +197,13 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"; there are {', '.join(names)}" if 0 < len(names) < 10 else ""
 
 
-def arguments(class_path: str) -> list[str]:
-    """Names of a class's arguments, those that it hands on included."""
+def arguments(class_path: str) -> list[Any]:
+    """A class's arguments as the parser has them, with `dest`, `type` and `default`; those it hands on included."""
     module, _, name = class_path.rpartition(".")
     cls: Any = getattr(__import__(module, fromlist=[name]), name)
-    added = ArgumentParser(exit_on_error=False).add_class_arguments(cls, fail_untyped=False)
-    return [key.split(".")[0] for key in added]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, fail_untyped=False)
+    return [action for action in parser._actions if action.dest not in ("help", "config")]
 
 
 def known_classes(key: str) -> list[str]:

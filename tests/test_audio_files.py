@@ -49,6 +49,15 @@ def test_another_rate_is_resampled(tmp_path, own, wanted):
     assert np.abs(found[middle] - expected[middle]).max() < 2e-3
 
 
+def test_a_header_with_an_absurd_rate_is_named(tmp_path):
+    path = write_sound(tmp_path / "a.wav", seconds=0.1)
+    header = bytearray(path.read_bytes())
+    header[24:28] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(header)
+    with pytest.raises(InputError, match=r"a.wav: expected a sample rate up to 1000000 Hz, found 2147483647$"):
+        decode(path, 8000, 1)
+
+
 def test_channels_are_averaged_doubled_or_the_first_two(tmp_path):
     files = {count: write_sound(tmp_path / f"{count}.wav", channels=count) for count in (1, 2, 6)}
     own = {count: soundfile.read(path, dtype="int16", always_2d=True)[0] for count, path in files.items()}

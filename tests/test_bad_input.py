@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command_line import fails, metrics
@@ -42,14 +43,42 @@ LOGGED = "val/accuracy, val/calibration_error, val/f1, val/loss, val/top5"
         ("--checkpoint.mode=up", "`mode` can be min, max but got up"),
         ("--model.init_args.self_heads=3", "model: "),
         ("--checkpoint.monitor=val/acc", f"checkpoint.monitor: expected one of {LOGGED}, found val/acc"),
+        ("--config=empty.yaml", "empty.yaml: expected keys and values, found nothing"),
+        ("--config=list.yaml", "list.yaml: expected keys and values, found [1]"),
+        ("--trainer.accelerator=abacus", "You selected an invalid accelerator name: `accelerator='abacus'`"),
+        ("--trainer.strategy=abacus", "You selected an invalid strategy name: `strategy='abacus'`"),
+        ("--trainer.devices=none", "`devices` selected with `CPUAccelerator` should be an int > 0"),
+        ("--trainer.val_check_interval=500", "`val_check_interval` (500) must be less than or equal to the number"),
+        ("--trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch: expected more than 0, found 0"),
+        ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: expected more than 0, found 0"),
+        ("--trainer.limit_train_batches=0", "trainer.limit_train_batches: expected more than 0, found 0"),
+        ("--trainer.max_epochs=0", "trainer.max_epochs: expected more than 0, found 0"),
+        ("--early_stopping.patience=-1", "early_stopping.patience: expected 0 or more validations, found -1"),
+        ("--seed_everything=-1", "seed_everything: -1 is not in bounds, numpy accepts from 0 to 4294967295"),
+        ("--name=../x", "name: expected the name of a folder in runs_dir, found '../x'"),
+        ("--runs_dir=tiny.yaml", "runs_dir: expected a folder to write tiny.yaml/tiny/version_0 in, found "),
+        ("--model.init_args.num_latents=null", "model.init_args.num_latents: expected int, found null"),
+        ("--data.init_args.random_crop=null", "data.init_args.random_crop: expected int, found null"),
+        ("--model.init_args.cross_qk_width=-4", "model: cross_qk_width is -4: expected 1 or more"),
+        ("--model.init_args.highest_frequency=0", "model: highest_frequency is 0.0: expected more than 0"),
+        ("--model.init_args.query_resolution=[]", "model: query_resolution is []: expected one number, 1 or more, for"),
+        ("--model.init_args.learning_rate=-1", "learning_rate is -1.0: expected a finite number, 0 or more"),
+        ("--model.init_args.learning_rate=nan", "model.init_args.learning_rate: expected float, found nan"),
+        ("--model.init_args.weight_decay=-1", "weight_decay is -1.0: expected a finite number, 0 or more"),
+        ("--model.init_args.milestones=[0.5,0.3]", "milestones is [0.5, 0.3]: expected rising fractions of the"),
+        ("--data=broken_import.Waves", "data: expected to import broken_import, found No module named 'no_such_thing'"),
         ("--early_stopping.monitor=val/acc", f"early_stopping.monitor: expected one of {LOGGED}, found val/acc"),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(args, sentence, capsys):
+def test_bad_input_is_one_sentence_and_leaves_nothing(args, sentence, capsys, monkeypatch):
     Path("wrong_key.yaml").write_text("trainr: {max_epochs: 3}\n")
     Path("wrong_nested.yaml").write_text("model: {init_args: {bandz: 3}}\n")
     Path("wrong_logger.yaml").write_text("trainer: {logger: {class_path: WandbLoger}}\n")
     Path("broken.yaml").write_text("trainer: {max_epochs: [3\n")
+    Path("empty.yaml").write_text("# nothing yet\n")
+    Path("list.yaml").write_text("[1]\n")
+    Path("broken_import.py").write_text("import no_such_thing\n")
+    monkeypatch.syspath_prepend(".")
     torch.save({"weight": torch.ones(1)}, "other.ckpt")
     said = fails(capsys, "fit", "--config=tiny.yaml", args)
     assert said.startswith(sentence)
@@ -63,6 +92,7 @@ def test_a_command_without_what_it_needs(capsys):
     )
     assert "invalid choice: 'fitt' (choose from 'fit', " in fails(capsys, "fitt")
     assert "expected one argument" in fails(capsys, "fit", "--config")
+    assert fails(capsys, "--config", "tiny.yaml", "fit") == "--config: expected it after the command fit, found before"
 
 
 def test_what_is_not_recognised_is_passed_on_in_one_line():
@@ -151,3 +181,46 @@ def test_bad_input_in_the_middle_of_training_keeps_the_steps_before_it(capsys):
     assert "labels" in said
     last = torch.load("runs/tiny/version_0/checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] == 2
+    fails(capsys, "fit", "--config=tiny.yaml", f"--data={__name__}.NoLabels", "--data.init_args.from_batch=2")
+
+
+def test_a_loss_that_is_no_number_ends_the_training(run, capsys):
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    said = fails(
+        capsys,
+        "fit",
+        f"--ckpt_path={run}/checkpoints/last.ckpt",
+        "--trainer.max_epochs=9",
+        "--model.init_args.learning_rate=1e30",
+    )
+    assert said.startswith("train/loss: expected a number, found nan at step 12; a lower learning_rate")
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+class Odd(DataModule):
+    """Examples as other people have them."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__({"wave": {"channels": 1, "resolution": [4]}}, 2)
+        content = {"numpy": np.ones((4, 1)), "list": [1.0]}.get(what, torch.ones(4, 1))
+        example = {"inputs": {"wave": {"content": content}}, "labels": None if what == "no label" else 1}
+        examples = {"tuple": (content, 1), "bare": {"wave": content, "labels": 1}}
+        self.train_set = self.val_set = [examples.get(what, example)] * 8
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("list", "inputs['wave']['content']: expected a tensor, found list"),
+        ("no label", "labels: expected numbers, or tensors of one shape, found ['NoneType']"),
+        ("tuple", "example: expected a dict with inputs, {modality: {content, ...}}, found tuple"),
+        ("bare", "example: expected a dict with inputs, {modality: {content, ...}}, found ['labels', 'wave']"),
+    ],
+)
+def test_a_datamodule_of_ones_own_that_breaks_the_contract(what, sentence, capsys):
+    said = fails(capsys, "fit", "--config=tiny.yaml", f"--data={__name__}.Odd", f"--data.init_args.what={what}")
+    assert said.startswith(sentence)
+
+
+def test_arrays_of_float64_are_taken():
+    main(["fit", "--config=tiny.yaml", f"--data={__name__}.Odd", "--data.init_args.what=numpy"])

@@ -101,6 +101,19 @@ def test_broken_files_end_it_or_are_listed(files, tmp_path, on_disk):
         cached(files, Reader(), {}, "Reading", folder=place)
 
 
+@pytest.mark.parametrize("file", ["flat.bin", "offsets.npy", "about.json"])
+@pytest.mark.parametrize("damage", [b"", b"{}", None])
+def test_a_damaged_cache_is_made_again(files, tmp_path, file, damage, caplog):
+    first = cached(files, Reader(), {}, "Reading", folder=tmp_path / "cache")
+    whole = [array.copy() for array in first]  # not views of a file that is damaged next
+    path = first.folder / file
+    path.unlink() if damage is None else path.write_bytes(damage)
+    again = cached(files, reader := Reader(), {}, "Reading", folder=tmp_path / "cache")
+    assert len(reader.read) == 4 and "damaged" in caplog.text
+    for mine, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_all_broken_is_no_array(files, tmp_path):
     for path in files:
         path.write_text("x")

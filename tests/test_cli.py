@@ -12,8 +12,10 @@ import torch
 import wandb
 import yaml
 from command_line import column, metrics, weights
+from image_files import write_images
 
 from perceiver_lightning.cli import main
+from perceiver_lightning.training.logging import RunLogger
 from perceiver_lightning.training.wandb import Wandb
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -105,6 +107,34 @@ def test_predict_writes_where_it_is_told(run, photos):
     assert not (run / "predictions.csv").exists()
 
 
+def test_predict_knows_its_classes_without_the_folder_of_the_training(here, photos):
+    for name in ("cat", "dog"):
+        write_images(here / "pets" / name, 20, size=(8, 8))
+    pets = ["--data=ImageFolder", "--data.init_args.root=pets", "--data.init_args.size=8"]
+    main(["fit", "--config=tiny.yaml", *pets, "--trainer.max_epochs=1"])
+    shutil.rmtree(here / "pets")
+    best = "--ckpt_path=runs/tiny/version_0/checkpoints/best.ckpt"
+    main(["predict", best, f"--data.init_args.predict_dir={photos}"])
+    with open("runs/tiny/version_0/predictions.csv") as file:
+        assert {row["class"] for row in csv.DictReader(file)} <= {"cat", "dog"}
+
+
+def test_two_starts_at_once_get_folders_of_their_own(here):
+    loggers = [RunLogger("runs", "tiny") for _ in range(2)]
+    assert len({logger.log_dir for logger in loggers}) == 1  # both have seen the same number as free
+    assert [str(logger.reserve()) for logger in loggers] == ["runs/tiny/version_0", "runs/tiny/version_1"]
+    assert loggers[1].log_dir == "runs/tiny/version_1"
+
+
+def test_other_data_in_a_test_take_no_argument_of_the_first(run, here):
+    for name in "0123456789":
+        write_images(here / "scans" / name, 12, size=(8, 8))
+    other = {"data": {"class_path": "ImageFolder", "init_args": {"root": "scans", "size": 8, "channels": 1}}}
+    Path("scans.yaml").write_text(yaml.safe_dump(other))
+    cli = main(["test", f"--ckpt_path={run}/checkpoints/best.ckpt", "--config=scans.yaml"])
+    assert len(cli.datamodule.test_set) == 12 and cli.datamodule.batch_size == 64
+
+
 # ---- configs
 
 
@@ -158,7 +188,8 @@ def test_a_second_logger_joins_the_run(monkeypatch):
     assert isinstance(cli.trainer.loggers[1], Wandb)
     assert Path(cli.trainer.log_dir) == Path("runs/tiny/version_0")
     assert column(Path(cli.trainer.log_dir), "val/accuracy")
-    resumed = main(["fit", "--ckpt_path=runs/tiny/version_0/checkpoints/last.ckpt", "--trainer.logger+=Wandb"])
+    more = ["--trainer.logger+=Wandb", "--trainer.max_epochs=2"]
+    resumed = main(["fit", "--ckpt_path=runs/tiny/version_0/checkpoints/last.ckpt", *more])
     wandb.finish()
     assert len(resumed.trainer.loggers) == 2
 

@@ -153,6 +153,50 @@ def test_images_of_any_mode_get_the_channels_asked_for(tmp_path, mode):
         assert content["image"]["content"].eq(255).all()
 
 
+def grey_of(folder: Path, **options) -> torch.Tensor:
+    """The single photo `folder/0.png` or `.jpg` as grey bytes."""
+    data = ImageFolder(str(folder), num_classes=2, size=None, resolution=[4, 4], channels=1, predict_dir=str(folder))
+    return batch_of(data, "predict")["inputs"]["image"]["content"][0, ..., 0]
+
+
+@pytest.fixture
+def no_classes(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr("datamodules.splits.class_folders", lambda folder, kind: ["a", "b"])
+    return tmp_path
+
+
+def test_16_bits_are_scaled_not_clipped(no_classes):
+    values = np.array([[0, 256, 30000, 65535]], np.uint16)
+    Image.fromarray(values).save(no_classes / "0.png")
+    assert grey_of(no_classes).tolist() == [[0, 1, 117, 255]]
+
+
+def test_an_image_without_a_known_range_is_named(no_classes):
+    Image.fromarray(np.ones((2, 2), np.float32)).save(no_classes / "0.tif")
+    with pytest.raises(InputError, match=r"0.tif: .*expected 8 or 16 bits a channel, found 32, mode F"):
+        grey_of(no_classes)
+
+
+def test_a_photo_is_turned_as_its_camera_noted(no_classes):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save(no_classes / "0.png", exif=exif)
+    assert grey_of(no_classes).tolist() == [[0], [255]]
+
+
+def test_what_is_transparent_is_white(no_classes):
+    Image.fromarray(np.array([[[9, 9, 9, 0], [9, 9, 9, 255]]], np.uint8)).save(no_classes / "0.png")
+    assert grey_of(no_classes).tolist() == [[255, 9]]
+
+
+def test_names_of_splits_may_have_capitals(folder):
+    for split in ("train", "validation", "test"):
+        (folder / split).rename(folder / split.capitalize())
+    data = ImageFolder(str(folder), size=4)
+    assert data.class_names == ["cat", "dog"]
+    assert [len(found) for found in names_of(data).values()] == [20, 8, 12]
+
+
 def test_a_palette_with_transparency_does_not_warn(tmp_path):
     for name in ("cat", "dog"):
         write_images(tmp_path / name, 4)

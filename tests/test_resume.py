@@ -1,13 +1,15 @@
 """Trainings that go on, that are cut short, and what of them is kept."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from command_line import column, metrics, with_callback
+from command_line import column, fails, metrics, with_callback
 from pytorch_lightning import Callback
 
 from datamodules.base import DataModule
@@ -64,7 +66,8 @@ def test_a_new_learning_rate_reaches_the_restored_optimiser(run, schedule):
 
 
 def test_new_patience_wins_on_resume(run):
-    cli = main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--early_stopping.patience=77"])
+    more = ["--early_stopping.patience=77", "--trainer.max_epochs=3"]
+    cli = main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", *more])
     assert cli.trainer.early_stopping_callback.patience == 77
 
 
@@ -82,7 +85,7 @@ def test_a_new_name_begins_a_new_run_and_leaves_the_old_one(run):
 
 def test_a_worse_epoch_after_resume_leaves_the_best_alone(run):
     best = (run / "checkpoints" / "best.ckpt").read_bytes()
-    arguments = ["--trainer.max_epochs=3", "--model.init_args.learning_rate=100"]
+    arguments = ["--trainer.max_epochs=3", "--model.init_args.learning_rate=1"]
     main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", *arguments])
     assert column(run, "val/accuracy")[11] < max(column(run, "val/accuracy").values())
     assert (run / "checkpoints" / "best.ckpt").read_bytes() == best
@@ -110,6 +113,28 @@ def test_ctrl_c_keeps_the_newest_state_and_says_how_to_go_on(run, capsys):
     assert (run / "checkpoints" / "best.ckpt").read_bytes() == best
     assert second == "resume   python -m perceiver_lightning fit --ckpt_path runs/tiny/version_0/checkpoints/last.ckpt"
     assert main(second.split()[4:]).trainer.global_step == 12
+
+
+def test_a_sigterm_keeps_the_newest_state_too(run, capsys):
+    class Terminate(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 10:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with with_callback(Terminate()), pytest.raises(SystemExit) as stop:
+        main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=3"])
+    assert stop.value.code == 143
+    assert capsys.readouterr().out.splitlines()[-1].startswith("resume   python -m perceiver_lightning fit ")
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 10
+
+
+@pytest.mark.parametrize("epochs", [2, 1])
+def test_a_run_that_has_come_to_its_end_is_left_alone(run, capsys, epochs):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    last = f"--ckpt_path={run}/checkpoints/last.ckpt"
+    said = fails(capsys, "fit", last, f"--trainer.max_epochs={epochs}")
+    assert "max_epochs" in said and str(epochs) in said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_ctrl_c_in_a_validation_can_be_resumed(here):

@@ -103,9 +103,22 @@ class Perceiver(nn.Module):
             "cross_heads": cross_heads, "self_heads": self_heads, "decoder_heads": decoder_heads,
             "bands": bands, "position_width": position_width, "widening": widening, "num_queries": num_queries,
         }  # fmt: skip
+        if_given = {
+            "cross_qk_width": cross_qk_width, "cross_v_width": cross_v_width, "self_qk_width": self_qk_width,
+            "self_v_width": self_v_width, "decoder_qk_width": decoder_qk_width, "decoder_v_width": decoder_v_width,
+        }  # fmt: skip
+        at_least_one |= {name: value for name, value in if_given.items() if value is not None}
         for name, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}: expected 1 or more")
+        if highest_frequency is not None and not highest_frequency > 0:
+            raise ValueError(f"highest_frequency is {highest_frequency}: expected more than 0")
+        if query_resolution is not None and (not query_resolution or min(query_resolution) < 1):
+            raise ValueError(
+                f"query_resolution is {list(query_resolution)}: expected one number, 1 or more, for each axis"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}: expected 0 or more and below 1")
         if self_attends < 0 or min(cross_attends, default=0) < 0 or not sum(cross_attends):
             raise ValueError(
                 f"cross_attends is {list(cross_attends)} and self_attends is {self_attends}: expected one number, 0 or "

@@ -29,6 +29,7 @@ from perceiver_lightning.model import Perceiver
 from perceiver_lightning.training.optim import (
     OptimizerName,
     ScheduleName,
+    check_optimizer,
     check_schedule,
     make_optimizer,
     make_scheduler,
@@ -94,6 +95,7 @@ class ClassificationTask(LightningModule):
     ):
         super().__init__()
         self.save_hyperparameters(logger=False)  # the run's config.yaml says them already
+        check_optimizer(learning_rate, weight_decay)
         check_schedule(schedule, warmup, flat, milestones)
         if num_classes < 2:
             raise InputError(f"num_classes is {num_classes}: expected 2 or more")
@@ -228,6 +230,8 @@ class ClassificationTask(LightningModule):
         theirs = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         for fact in FACTS:
             found, expected = theirs.get(fact), self.hparams[fact]
+            if fact == "class_names" and found and expected == [str(k) for k in range(len(found))]:
+                self.hparams[fact] = expected = found  # a folder that is not there has but numbers to tell
             if found is not None and expected is not None and json.dumps(found) != json.dumps(expected):
                 if fact == "class_names":
                     fact, found, expected = first_difference(found, expected)

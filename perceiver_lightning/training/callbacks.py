@@ -36,8 +36,8 @@ class BestAndLast(ModelCheckpoint):
         self._last_global_step_saved = trainer.global_step
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep the newest state, unless there was no step."""
-        if self._trains and self._should_save_on_exception(trainer):
+        """Keep the newest state, unless there was no step, or it is of no use."""
+        if self._trains and not isinstance(exception, Diverged) and self._should_save_on_exception(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,6 +93,34 @@ class Patience(EarlyStopping):
         """Stop if it is time; not without a validation, as after resuming from one that was interrupted."""
         if self.monitor in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, pl_module)
+
+
+class Finite(Callback):
+    """Ends a training whose loss is no number any more: it will not come back.
+
+    Looked at before each validation, and so before `last.ckpt` is written: the state of the one before stays.
+    """
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before a validation of a training."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._check(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where nothing validates."""
+        self._check(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
+        loss = trainer.callback_metrics.get("train/loss")
+        if loss is not None and not torch.isfinite(loss):
+            raise Diverged(
+                f"train/loss: expected a number, found {float(loss)} at step {trainer.global_step}; a lower "
+                "learning_rate, more warmup or trainer.gradient_clip_val may help"
+            )
+
+
+class Diverged(InputError):
+    """The loss is no number any more."""
 
 
 def check_monitor(key: str, metric: str | None, trainer: Trainer) -> None:
@@ -246,7 +274,7 @@ class PredictionWriter(BasePredictionWriter):
 
     Args:
         output: the CSV file; it appears when it is complete.
-        class_names: the classes, in the order of the probabilities.
+        class_names: the classes, in the order of the probabilities; where the task knows them, its own count.
         multilabel: whether a file may have several classes.
     """
 
@@ -260,6 +288,7 @@ class PredictionWriter(BasePredictionWriter):
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         """Write what all processes predicted."""
+        self.class_names = pl_module.hparams.get("class_names") or self.class_names
         rows = [row for batch in predictions for row in self.rows(**batch)]
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size

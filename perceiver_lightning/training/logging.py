@@ -8,6 +8,8 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities import rank_zero_only
 
+from perceiver_lightning.errors import InputError
+
 
 class RunLogger(CSVLogger):
     """`metrics.csv` of a run, which goes on where the run goes on.
@@ -27,6 +29,24 @@ class RunLogger(CSVLogger):
             save_dir, name = str(run.parent), ""
         super().__init__(save_dir, name=name, version=run.name if run else None)
         self.last_step = last_step
+
+    def reserve(self) -> Path:
+        """Make the folder of a new run, which is then nobody else's: another start at the same time takes the next.
+
+        Raises:
+            InputError: it cannot be made there.
+        """
+        while True:
+            try:
+                os.makedirs(self.log_dir)
+                return Path(self.log_dir)
+            except FileExistsError:
+                if os.path.isdir(self.log_dir):
+                    self._version = int(self.version) + 1
+                    continue
+                raise InputError(f"runs_dir: expected a folder, found a file in the way of {self.log_dir}") from None
+            except OSError as error:
+                raise InputError(f"runs_dir: expected a folder to write {self.log_dir} in, found {error}") from error
 
     @property
     def experiment(self) -> ExperimentWriter:

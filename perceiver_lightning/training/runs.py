@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import yaml
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from perceiver_lightning.errors import InputError
 
@@ -24,6 +24,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         loops: how far the training came, for `fit_loop.load_state_dict`.
         resumable: whether it has the optimiser's state.
         run: the run's folder, if the checkpoint lies in one.
+        num_classes: of the data that it was trained on.
 
     Raises:
         InputError: there is no such file, or it is no checkpoint of Lightning's.
@@ -48,6 +49,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         "loops": checkpoint["loops"]["fit_loop"],
         "resumable": "optimizer_states" in checkpoint,
         "run": run,
+        "num_classes": checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("num_classes"),
     }
 
 
