@@ -391,7 +391,7 @@ def test_bfloat16_as_weights_and_by_autocast_stays_near_float32():
         ({"sharing": "some"}, "sharing is 'some': expected paper, none or all"),
         ({"decoder": "max"}, "decoder is 'max': expected mean or query"),
         ({"positions": "rotary"}, "positions is 'rotary': expected one of fourier, learned, learned_axes"),
-        ({"dropout": 2.0}, "dropout probability has to be between 0 and 1, but got 2.0"),
+        ({"dropout": 2.0}, "dropout is 2.0: expected 0 or more and below 1"),
     ],
 )
 def test_an_argument_that_cannot_be_is_named(changes, message):
