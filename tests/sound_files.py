@@ -89,7 +89,7 @@ def write_sounds(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The arguments that put made-up sound into the place of a config's own."""
     name = config["data"]["class_path"]
     if name == "AudioTable":
-        write_table(folder, ("train", "val", "test"), ("/m/09x0r,/t/dd00088,/m/04rlf", "/m/04rlf"))
+        write_table(folder, ("/m/09x0r,/t/dd00088,/m/04rlf", "/m/04rlf"), ("train", "val", "test"))
         return {"table": folder / "table.csv", "num_classes": 3, "eval_clips": 2}
     if name == "ESC":
         (write_esc10 if config["data"]["init_args"].get("classes") == 10 else write_esc50)(folder)
