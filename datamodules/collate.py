@@ -52,7 +52,7 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
             batch[key] = values
             continue
         try:
-            batch[key] = torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(np.asarray(values))
+            batch[key] = torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(values)
         except (TypeError, ValueError, RuntimeError) as error:
             found = sorted({type(value).__name__ for value in values})
             raise InputError(f"{key}: expected numbers, or tensors of one shape, found {found} ({error})") from error

@@ -12,11 +12,9 @@ the command line, in configs or as flags, wins over what it remembers. Resuming 
 unless `--name` or `--runs_dir` asks for another; validate, test and predict write into it as well.
 """
 
-import argparse
 import contextlib
 import importlib
 import logging
-import os
 import pkgutil
 import sys
 import warnings
@@ -28,7 +26,7 @@ import torch
 import yaml
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -37,13 +35,14 @@ from perceiver_lightning import tasks
 from perceiver_lightning.analysis.runs import load_run, summary_table
 from perceiver_lightning.analysis.summary import SummaryTrainer
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.parser import Parser, check_settings, in_words, read_config
+from perceiver_lightning.parser import Parser, check_settings, in_words, look_ahead
 from perceiver_lightning.training.callbacks import (
     Bar,
     BestAndLast,
     ConfigWins,
     EpochLines,
     Finite,
+    KeepConfig,
     Patience,
     PredictionWriter,
 )
@@ -53,6 +52,8 @@ from perceiver_lightning.training.measures import Measures
 from perceiver_lightning.training.runs import (
     how_to_resume,
     next_commands,
+    nothing_trained,
+    opening,
     read_checkpoint,
     remove_without_checkpoint,
     shown,
@@ -116,25 +117,6 @@ def main(args: list[str] | None = None) -> "CLI":
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
-
-
-class KeepConfig(SaveConfigCallback):
-    """The whole configuration, in config.yaml of the run and in each of its checkpoints."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Not yet: a checkpoint that does not fit must leave the run it is of as it is."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """There is something to train: write config.yaml, which trains the run from its start."""
-        folder, config = trainer.log_dir, self.config.clone()
-        if folder and trainer.is_global_zero:
-            if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().is_relative_to(Path(folder).resolve()):
-                config["ckpt_path"] = None
-            self.parser.save(config, os.path.join(folder, "config.yaml"), overwrite=True)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """As YAML text, which a checkpoint may hold: it is read with weights_only."""
-        checkpoint["config"] = self.parser.dump(self.config)
 
 
 class CLI(LightningCLI):
@@ -204,22 +186,15 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; a checkpoint's configuration comes first, as if it were the first --config."""
         assert isinstance(args, list)
-        early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        early.add_argument("--ckpt_path", nargs="?")
-        early.add_argument("-c", "--config", nargs="?", action="append", default=[])
-        for key in ("model", "data"):
-            early.add_argument(f"--{key}", f"--{key}.class_path", dest=key, nargs="?")
-        known, _ = early.parse_known_args(args)
-        configs = [read_config(config) for config in known.config if config]
+        ckpt_path, named = look_ahead(args)
         at = next((i for i, arg in enumerate(args) if arg in self.subcommands()), None)
-        if known.ckpt_path and at is not None:
-            self.memory = read_checkpoint(known.ckpt_path)
+        if ckpt_path and at is not None:
+            self.memory = read_checkpoint(ckpt_path)
             keys = REMEMBERED if args[at] == "fit" else REMEMBERED[:5]
             remembered = {key: value for key, value in self.memory["config"].items() if key in keys}
             for key in {"model", "data"} & remembered.keys():  # another class takes none of its arguments
-                named = [given[key].get("class_path") for given in configs if isinstance(given.get(key), dict)]
                 own = remembered[key]["class_path"].split(".")[-1]
-                if any(name and name.split(".")[-1] != own for name in [*named, getattr(known, key)]):
+                if any(name.split(".")[-1] != own for name in named[key]):
                     del remembered[key]
             args = [*args[: at + 1], "--config", yaml.safe_dump(remembered), *args[at + 1 :]]
         Parser.keys = {action.dest for sub in self._subcommand_parsers.values() for action in sub._actions}
@@ -322,7 +297,7 @@ class CLI(LightningCLI):
         speaks = self.trainer.is_global_zero and is_kept
         is_new = not self.run.exists()
         if speaks and subcommand == "fit" and self.memory.get("run") is None:
-            self.run = self.run_logger.reserve()
+            self.run, is_new = self.run_logger.reserve(), True
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.keep_in(self.run)
@@ -331,12 +306,13 @@ class CLI(LightningCLI):
             self.trainer.fit_loop.load_state_dict(self.memory["loops"])
             self.trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
         if speaks:
-            print(self.opening(), flush=True)
+            step = self.memory.get("step") if subcommand == "fit" else None
+            print(opening(self.trainer, self.model, self.datamodule, self.run, step), flush=True)
         try:
             with in_words():
                 super()._run_subcommand(subcommand)
                 if subcommand == "fit" and is_kept and self.trainer.global_step == self.memory.get("step", 0):
-                    raise InputError(self.nothing_trained())
+                    raise InputError(nothing_trained(self.config[subcommand]))
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
             trained = subcommand == "fit" and self.trainer.global_step > self.memory.get("step", 0)
@@ -351,39 +327,10 @@ class CLI(LightningCLI):
             if subcommand == "fit":
                 with contextlib.suppress(InputError):  # a training so short that nothing was logged
                     rich.print(summary_table(load_run(self.run)))
-            print(self.closing(), flush=True)
-
-    def opening(self) -> str:
-        """One line on what begins."""
-        data: Any = self.datamodule
-        sizes = {
-            name: [data.elements[name], f"({len(of['resolution'])} + {of['channels']})"]
-            if name in data.elements
-            else [*of["resolution"], of["channels"]]
-            for name, of in data.modalities.items()
-        }
-        inputs = ", ".join(f"{name} {' x '.join(map(str, size))}" for name, size in sizes.items())
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        step = self.memory.get("step") if self.subcommand == "fit" else None
-        return (
-            f"{shown(self.run)}{'' if step is None else f', from step {step}'}: "
-            f"{type(self.model).__name__} with {parameters:,} parameters on {type(data).__name__} "
-            f"({inputs}; {data.num_classes} classes), {self.trainer.num_devices} x {self.trainer.accelerator.name()}"
-        )
-
-    def nothing_trained(self) -> str:
-        """Why not."""
-        limits = self.config[self.subcommand].trainer
-        key = "max_steps" if limits.max_steps not in (None, -1) else "max_epochs"
-        path = self.config[self.subcommand].ckpt_path
-        done = f"what {path} has trained already" if path else "0"
-        return f"trainer.{key}: expected more than {done}, found {limits[key]}"
-
-    def closing(self) -> str:
-        """Where the results are, and the commands that come next."""
-        if self.subcommand == "fit":
-            return next_commands(self.trainer, self.run)
-        return f"results  {shown(self.output if self.subcommand == 'predict' else self.run / 'metrics.csv')}"
+                print(next_commands(self.trainer, self.run), flush=True)
+            else:
+                results = self.output if subcommand == "predict" else self.run / "metrics.csv"
+                print(f"results  {shown(results)}", flush=True)
 
 
 class Opened(CLI):

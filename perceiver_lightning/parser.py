@@ -4,6 +4,7 @@ jsonargparse knows what is wrong, and says it over many lines, under a page of u
 said again; what is not recognised is passed on as it is.
 """
 
+import argparse
 import difflib
 import errno
 import re
@@ -126,6 +127,32 @@ def innermost(message: str) -> tuple[str, str, str]:
         inside = lines[at + 1 :]
         end = next((i for i, line in enumerate(inside) if len(line) - len(line.lstrip()) <= depth), len(inside))
         key, lines = f"{key}.init_args.", inside[:end]
+
+
+def look_ahead(args: list[str]) -> tuple[str | None, dict[str, list[str]]]:
+    """What must be known before parsing: the checkpoint, and the classes that configs and flags name.
+
+    Args:
+        args: the command line.
+
+    Returns:
+        the value of --ckpt_path, and {"model": names, "data": names}.
+
+    Raises:
+        InputError: a config cannot be read.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--ckpt_path", nargs="?")
+    early.add_argument("-c", "--config", nargs="?", action="append", default=[])
+    for key in ("model", "data"):
+        early.add_argument(f"--{key}", f"--{key}.class_path", dest=key, nargs="?")
+    known, _ = early.parse_known_args(args)
+    configs = [read_config(config) for config in known.config if config]
+    named = {}
+    for key in ("model", "data"):
+        given = [config[key].get("class_path") for config in configs if isinstance(config.get(key), dict)]
+        named[key] = [name for name in [*given, getattr(known, key)] if name]
+    return known.ckpt_path, named
 
 
 def read_config(config: str) -> dict[str, Any]:

@@ -388,6 +388,7 @@ def test_a_checkpoint_gives_the_task_back(tmp_path: Path) -> None:
         ),
         ({"decoder": "query"}, r"perceiver.decoder.queries: expected \(1, 8\), found nothing"),
         ({"num_classes": 4, "class_names": list("abcd")}, "expected num_classes 4 as the data has it, found 3"),
+        ({"class_names": ["0", "1", "2"]}, r"expected class_names\[0\] '0' as the data has it, found 'ant'"),
         ({"class_names": ["ant", "wasp", "cow"]}, r"expected class_names\[1\] 'wasp' as the data has it, found 'bee'"),
         (
             {"modalities": {"image": {"channels": 2, "resolution": [6, 6]}}},

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -230,8 +231,9 @@ class ClassificationTask(LightningModule):
         theirs = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         for fact in FACTS:
             found, expected = theirs.get(fact), self.hparams[fact]
-            if fact == "class_names" and found and expected == [str(k) for k in range(len(found))]:
-                self.hparams[fact] = expected = found  # a folder that is not there has but numbers to tell
+            predicts = self._trainer is not None and self._trainer.state.fn == TrainerFn.PREDICTING
+            if fact == "class_names" and predicts and found and expected == [str(k) for k in range(len(found))]:
+                self.hparams[fact] = expected = found  # the training's folder is gone, and has but numbers to tell
             if found is not None and expected is not None and json.dumps(found) != json.dumps(expected):
                 if fact == "class_names":
                     fact, found, expected = first_difference(found, expected)

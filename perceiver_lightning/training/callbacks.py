@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter, EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.cli import SaveConfigCallback
 from torch.optim.lr_scheduler import LambdaLR
 
 from perceiver_lightning.errors import InputError
@@ -128,6 +129,25 @@ def check_monitor(key: str, metric: str | None, trainer: Trainer) -> None:
     logged = [name for name in trainer.callback_metrics if name.startswith("val/")]
     if metric is not None and metric not in trainer.callback_metrics and not metric.startswith("train/"):
         raise InputError(f"{key}: expected one of {', '.join(sorted(logged))}, found {metric}")
+
+
+class KeepConfig(SaveConfigCallback):
+    """The whole configuration, in config.yaml of the run and in each of its checkpoints."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Not yet: a checkpoint that does not fit must leave the run it is of as it is."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """There is something to train: write config.yaml, which trains the run from its start."""
+        folder, config = trainer.log_dir, self.config.clone()
+        if folder and trainer.is_global_zero:
+            if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().is_relative_to(Path(folder).resolve()):
+                config["ckpt_path"] = None
+            self.parser.save(config, os.path.join(folder, "config.yaml"), overwrite=True)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """As YAML text, which a checkpoint may hold: it is read with weights_only."""
+        checkpoint["config"] = self.parser.dump(self.config)
 
 
 class ConfigWins(Callback):

@@ -73,6 +73,30 @@ def command(module: str, arguments: str) -> str:
     return f"{'uv run ' if 'UV' in os.environ else ''}python -m {module} {arguments}"
 
 
+def opening(trainer: Trainer, model: LightningModule, data: Any, run: Path, step: int | None) -> str:
+    """One line on what begins; `step` is the one that a training goes on from, None if it begins."""
+    sizes = {
+        name: [data.elements[name], f"({len(of['resolution'])} + {of['channels']})"]
+        if name in data.elements
+        else [*of["resolution"], of["channels"]]
+        for name, of in data.modalities.items()
+    }
+    inputs = ", ".join(f"{name} {' x '.join(map(str, size))}" for name, size in sizes.items())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        f"{shown(run)}{'' if step is None else f', from step {step}'}: "
+        f"{type(model).__name__} with {parameters:,} parameters on {type(data).__name__} "
+        f"({inputs}; {data.num_classes} classes), {trainer.num_devices} x {trainer.accelerator.name()}"
+    )
+
+
+def nothing_trained(config: Any) -> str:
+    """Why a `fit` of this configuration took no step."""
+    key = "max_steps" if config.trainer.max_steps not in (None, -1) else "max_epochs"
+    done = f"what {config.ckpt_path} has trained already" if config.ckpt_path else "0"
+    return f"trainer.{key}: expected more than {done}, found {config.trainer[key]}"
+
+
 def next_commands(trainer: Trainer, run: Path) -> str:
     """After a training: where it is kept, how it ended, and the commands to test, plot and compare it."""
     best: Any = trainer.checkpoint_callback
