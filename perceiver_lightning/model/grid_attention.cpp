@@ -19,7 +19,9 @@ inline double power(double x) { return std::exp(x); }
 
 // e^x for x <= 0, to the last place or two: 2^whole by the bits of the exponent, the rest by a polynomial (Cephes' expf).
 inline float power(float x) {
-  x = std::max(x, -87.0f);
+  // At -88 the exponent's bits are 0, and so is the result: products with the smallest numbers there are, as everything
+  // masked would have, are many times slower.
+  x = std::max(x, -88.0f);
   const int32_t whole = static_cast<int32_t>(x * 1.44269504f - 0.5f);
   const float n = static_cast<float>(whole);
   const float f = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -206,7 +208,9 @@ extern "C" void backward_content(const REAL* __restrict queries, const REAL* __r
                                  const REAL* __restrict d_row_sums, const REAL* __restrict d_column_sums,
                                  REAL* __restrict d_content, REAL* __restrict d_scale, const Sizes* sizes) {
   const auto [B, R, I, J, block, threads] = *sizes;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  // Short rows of two threads would lie in one line of the cache, and be written by turns: several go to one thread.
+  const int64_t several = std::max<int64_t>(1, 512 / J);
+#pragma omp parallel for schedule(dynamic, several) num_threads(threads)
   for (int64_t job = 0; job < B * I; ++job) {
     const int64_t b = job / I, i = job % I;
     const REAL* __restrict ci = content + (b * K * I + i) * J;
