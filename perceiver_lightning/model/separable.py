@@ -62,7 +62,8 @@ def is_cheaper(inputs: InputArray, latents: int, heads: int, qk_width: int, v_wi
 
     By the nanoseconds that forward and backward of one example take on one core: products and passes over arrays, at
     fitted prices. They tell which is cheaper, not how long it takes: small grids cost up to four times as much. Of the
-    24 forms in `benchmarks/results/attention_costs.json` they choose wrongly for one, of 8x8, by 12 %. On a kind of device that was not measured, dense is taken unless its keys and values would take more than
+    24 forms in `benchmarks/results/attention_costs.json` they choose wrongly for one, of 8x8, by 12 %. On a kind of
+    device that was not measured, dense is taken unless its keys and values would take more than
     DENSE_BYTES. A model without values (on the meta device) is taken to be meant for this machine's best device.
     """
     content = inputs.parts[0].content
