@@ -47,7 +47,7 @@ from perceiver_lightning.training.callbacks import (
     PredictionWriter,
 )
 from perceiver_lightning.training.explain import Explain
-from perceiver_lightning.training.logging import RunLogger
+from perceiver_lightning.training.logging import RunLogger, TensorBoard
 from perceiver_lightning.training.measures import Measures
 from perceiver_lightning.training.runs import (
     how_to_resume,
@@ -299,7 +299,7 @@ class CLI(LightningCLI):
         if speaks and subcommand == "fit" and self.memory.get("run") is None:
             self.run, is_new = self.run_logger.reserve(), True
         for logger in self.trainer.loggers:
-            if isinstance(logger, Wandb):
+            if isinstance(logger, Wandb | TensorBoard):
                 logger.keep_in(self.run)
         if "loops" in self.memory and subcommand != "fit":
             # Results are logged at the checkpoint's own step, as those of the validation there were.

@@ -104,7 +104,7 @@ def test_an_overlay_composes(path, capsys):
                 item = found[appended.removesuffix("+")][-1]
                 class_path = wanted[appended]["class_path"]
                 assert item["class_path"].split(".")[-1] == class_path
-                assert wanted[appended]["init_args"].items() <= item["init_args"].items()
+                assert wanted[appended].get("init_args", {}).items() <= item.get("init_args", {}).items()
             wanted = {key: value for key, value in wanted.items() if not key.endswith("+")}
             assert {key: found[key] for key in wanted} == wanted
         else:

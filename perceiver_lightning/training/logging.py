@@ -4,7 +4,7 @@ import csv
 import os
 from pathlib import Path
 
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -57,6 +57,26 @@ class RunLogger(CSVLogger):
 
     def log_hyperparams(self, params: object = None) -> None:
         """Nothing: config.yaml has them."""
+
+
+class TensorBoard(TensorBoardLogger):
+    """TensorBoard's file beside `metrics.csv`, with the same numbers: `tensorboard --logdir runs` shows all runs."""
+
+    def __init__(self) -> None:
+        super().__init__(save_dir=".", name="", version="", default_hp_metric=False)
+
+    def keep_in(self, run: Path) -> None:
+        """Write into the folder of this run."""
+        self._root_dir = str(run)
+
+    def log_hyperparams(self, *_: object, **__: object) -> None:  # type: ignore[override]
+        """Nothing: config.yaml has them."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what waits to be written; Lightning's own adds an empty hparams.yaml."""
+        if self._experiment is not None:
+            self._experiment.flush()
 
 
 class _Writer(ExperimentWriter):
