@@ -45,6 +45,12 @@ def example_transform(
     return partial(_channels_last, v2.Compose(steps)) if steps else None
 
 
+def ten_crops(image: Tensor, size: list[int]) -> Tensor:
+    """The corners, the centre, and their mirror images, of an image (H, W, C): (10, *size, C)."""
+    crops = v2.functional.ten_crop(image.permute(2, 0, 1), size)
+    return torch.stack(crops).permute(0, 2, 3, 1)
+
+
 def _channels_last(transform: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     return transform(image.permute(2, 0, 1)).permute(1, 2, 0)
 

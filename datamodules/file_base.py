@@ -154,6 +154,10 @@ class Files(DataModule, ABC):
     def make_set(self, split: Split, training: bool) -> FileSet:
         """The dataset that reads a split, with what is done to single examples by chance if `training`."""
 
+    def make_test_set(self, split: Split) -> FileSet:
+        """The dataset that reads a split in `test` and `predict`: as in validation, unless a subclass says how."""
+        return self.make_set(split, training=False)
+
     @abstractmethod
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """What is done to a whole batch on its device, augmentation if `training`: see `DataModule.finish`."""
@@ -167,11 +171,11 @@ class Files(DataModule, ABC):
             self.train_set = self.make_set(train, training=True)
             self.val_set = self.make_set(val, training=False)
         if stage == "test" and self.test_set is None:
-            self.test_set = self.make_set(self.find_test(), training=False)
+            self.test_set = self.make_test_set(self.find_test())
         if stage == "predict" and self.predict_set is None:
             if self.predict_dir is None:
                 raise InputError(f"predict_dir: expected a folder of {self.kind.name} to predict, found null")
-            self.predict_set = self.make_set(unlabelled_folder(Path(self.predict_dir), self.kind), training=False)
+            self.predict_set = self.make_test_set(unlabelled_folder(Path(self.predict_dir), self.kind))
 
         sets = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}
         for name in sets[stage]:

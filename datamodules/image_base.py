@@ -4,8 +4,9 @@ from abc import ABC
 from functools import partial
 from typing import Any
 
-from datamodules.augment import crop_and_flip, example_transform, mix, normalise, permutation, resize
+from datamodules.augment import crop_and_flip, example_transform, mix, normalise, permutation, resize, ten_crops
 from datamodules.base import require
+from datamodules.collate import rows_of_clips
 from datamodules.file_base import Files
 from datamodules.image_sets import IMAGES, ImageSet
 from datamodules.splits import Split
@@ -38,6 +39,10 @@ class Images(Files, ABC):
         rand_augment: in training, RandAugment's [number of operations, magnitude from 0 to 30].
         mixup: in training, alpha of MixUp; 0 for none. Makes labels soft.
         cutmix: in training, alpha of CutMix; 0 for none. With both, each batch gets one of them, by a coin.
+        mixup_off_epoch: the epoch, from 0, from which on nothing is mixed any more, as timm has it: the training then
+            ends on images as they are. Null to mix to the end.
+        ten_crop: in `test` and `predict`, judge each image by ten pieces of it, this share of its width and height
+            (the corners, the centre, and their mirror images), by the mean of their probabilities; null for the image.
         mean: what is taken off each channel, of values in [0, 1]; one number or one per channel.
         std: what each channel is then divided by; one number or one per channel.
         balanced_sampling: in training, draw each class equally often. An epoch has as many examples as the split, but
@@ -73,6 +78,8 @@ class Images(Files, ABC):
         rand_augment: list[int] | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        mixup_off_epoch: int | None = None,
+        ten_crop: float | None = None,
         mean: float | list[float] = 0.5,
         std: float | list[float] = 0.5,
         balanced_sampling: bool = False,
@@ -85,8 +92,8 @@ class Images(Files, ABC):
         size = [size, size] if isinstance(size, int) else size
         if size is None:
             require(resolution is not None, "resolution", "[height, width], as size is null", resolution)
-            needs_size = [random_crop, random_resized_crop, mixup, cutmix, permute_pixels is not None]
-            names = "random_crop, random_resized_crop, mixup, cutmix or permute_pixels"
+            needs_size = [random_crop, random_resized_crop, mixup, cutmix, ten_crop, permute_pixels is not None]
+            names = "random_crop, random_resized_crop, mixup, cutmix, ten_crop or permute_pixels"
             require(not any(needs_size), "size", f"[height, width], as {names} is given", "null")
         else:
             require(resolution is None, "resolution", "null, as size is given", resolution)
@@ -101,6 +108,11 @@ class Images(Files, ABC):
             require(is_policy, "rand_augment", "[operations, magnitude from 0 to 30]", rand_augment)
         for key, value in (("random_crop", random_crop), ("mixup", mixup), ("cutmix", cutmix)):
             require(value >= 0, key, "a number of at least 0", value)
+        if ten_crop is not None:
+            require(0 < ten_crop <= 1, "ten_crop", "null, or a number above 0 and up to 1", ten_crop)
+        if mixup_off_epoch is not None:
+            require(mixup_off_epoch >= 0, "mixup_off_epoch", "null, or an epoch of at least 0", mixup_off_epoch)
+            require(mixup or cutmix, "mixup_off_epoch", "null, as neither mixup nor cutmix is given", mixup_off_epoch)
         means = mean if isinstance(mean, list) else [mean] * channels
         stds = std if isinstance(std, list) else [std] * channels
         require(len(means) == channels, "mean", f"one number, or {channels} (channels)", mean)
@@ -128,10 +140,14 @@ class Images(Files, ABC):
         self.horizontal_flip = horizontal_flip
         self.mixup = mixup
         self.cutmix = cutmix
+        self.mixup_off_epoch = mixup_off_epoch
+        self.ten_crop = ten_crop
         self._resize = partial(resize, size=size, centre_crop=centre_crop) if size else None
         self._train_resize = None if random_resized_crop else self._resize
         self._augment = example_transform(size, random_resized_crop, rand_augment)
         self._permutation = permutation(size, permute_pixels) if size and permute_pixels is not None else None
+        if self._permutation is not None:
+            self.elements = {"image": len(self._permutation[0])}  # coordinates, no grid any more
 
     def make_set(self, split: Split, training: bool) -> ImageSet:
         """The images of a split, brought to their size, or in training to a random piece of it, and augmented."""
@@ -139,26 +155,41 @@ class Images(Files, ABC):
             return ImageSet(split, self.channels, self._train_resize, self._augment)
         return ImageSet(split, self.channels, self._resize)
 
+    def make_test_set(self, split: Split) -> ImageSet:
+        """The images of a split to be judged, in ten pieces if asked for."""
+        if self.ten_crop is None:
+            return self.make_set(split, training=False)
+        size = self.modalities["image"]["resolution"]
+        larger = [round(length / self.ten_crop) for length in size]
+        return ImageSet(
+            split, self.channels, partial(resize, size=larger, centre_crop=1.0), partial(ten_crops, size=size)
+        )
+
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """What is done to a whole batch on its device: crop, flip and mix if training, normalise, permute.
 
         For loops without a Trainer: `for batch in data.train_dataloader(): batch = data.finish(batch, training=True)`.
 
         Args:
-            batch: as the loaders give it, with uint8 content (B, H, W, C).
+            batch: as the loaders give it, with uint8 content (B, H, W, C), or (B, 10, H, W, C) for ten crops.
             training: whether to crop, flip and mix.
 
         Returns:
-            A batch of the contract in `datamodules.base`.
+            A batch of the contract in `datamodules.base`; the crops of an image are rows with one `example`.
         """
+        batch = rows_of_clips(batch, {"image": 4})
         image, rest = dict(batch["inputs"]["image"]), {key: batch[key] for key in batch if key != "inputs"}
         content, mask = image["content"], image.get("mask")
         if training and (self.random_crop or self.horizontal_flip):
             content = crop_and_flip(content, self.random_crop, self.horizontal_flip, mask)
         content = normalise(content, self.mean, self.std, mask)
-        if training and (self.mixup or self.cutmix):
+        if training and (self.mixup or self.cutmix) and not self._is_mixing_over():
             content, rest["labels"] = mix(content, rest["labels"], self.num_classes, self.mixup, self.cutmix)
         if self._permutation is not None:
             order, positions = (tensor.to(content.device) for tensor in self._permutation)
             content, image["positions"] = content.flatten(1, 2)[:, order], positions
         return {"inputs": {"image": {**image, "content": content}}, **rest}
+
+    def _is_mixing_over(self) -> bool:
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        return self.mixup_off_epoch is not None and epoch >= self.mixup_off_epoch

@@ -24,7 +24,7 @@ class ImageSet(FileSet):
         split: the images.
         channels: 3 for colour, 1 for grey.
         resize: the step without chance, done once if the images are cached.
-        augment: the step with chance, done anew each time.
+        augment: what is done anew each time: a step with chance, or several pieces (10, H, W, C) of an image.
     """
 
     def __init__(

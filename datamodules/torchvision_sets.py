@@ -102,6 +102,8 @@ def load(name: str, root: str, split: str, arguments: dict[str, Any]) -> Split:
         raise InputError(f"{unknown[0]}: expected an argument of torchvision's {name}, which has none of that name")
     try:
         dataset = getattr(torchvision.datasets, name)(root, **arguments)
+    except ValueError as error:  # torchvision's own check of its arguments
+        raise InputError(f"dataset_args: expected arguments of torchvision's {name}, found: {error}") from error
     # torchvision raises RuntimeError for files that are missing or do not have their checksum, urllib OSErrors.
     except (RuntimeError, OSError) as error:
         raise InputError(

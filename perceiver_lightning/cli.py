@@ -299,8 +299,10 @@ class CLI(LightningCLI):
         if speaks and subcommand == "fit" and self.memory.get("run") is None:
             self.run, is_new = self.run_logger.reserve(), True
         for logger in self.trainer.loggers:
-            if isinstance(logger, Wandb | TensorBoard):
+            if isinstance(logger, Wandb):
                 logger.keep_in(self.run)
+            elif isinstance(logger, TensorBoard):
+                logger.keep_in(self.run, self.memory.get("step") if subcommand == "fit" else None)
         if "loops" in self.memory and subcommand != "fit":
             # Results are logged at the checkpoint's own step, as those of the validation there were.
             self.trainer.fit_loop.load_state_dict(self.memory["loops"])
@@ -317,7 +319,7 @@ class CLI(LightningCLI):
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
             trained = subcommand == "fit" and self.trainer.global_step > self.memory.get("step", 0)
             if speaks and is_new and not trained:
-                remove_without_checkpoint(self.run)
+                remove_without_checkpoint(self.run, self.run_logger.made)
             if speaks and (trained or (interrupted and subcommand == "fit")):
                 print(how_to_resume(self.trainer, self.run), flush=True)
             if isinstance(error, SystemExit):  # Lightning's own: after Ctrl-C, or a SIGTERM

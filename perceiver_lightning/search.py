@@ -157,8 +157,8 @@ def train(
             raise
         if not kept:  # else it had come to its end, and only the study did not know
             study.tell(trial, state=TrialState.FAIL)
-            if not study.get_trials(states=(TrialState.COMPLETE,)):
-                raise  # such input may be wrong for all
+            if not study.get_trials(states=(TrialState.COMPLETE,)) and not run_of(folder, trial).exists():
+                raise  # nothing was trained: such input may be wrong for all
             return
     study.tell(trial, best_value(sweep, run_of(folder, trial)))
 

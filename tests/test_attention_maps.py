@@ -3,7 +3,7 @@ import torch
 from randomly import randomise
 from torch import Tensor
 
-from perceiver_lightning.analysis.attention_maps import attention_maps, maps_of, record
+from perceiver_lightning.analysis.attention_maps import Maps, attention_maps, maps_of, record
 from perceiver_lightning.model import Perceiver
 from perceiver_lightning.model import attention as attention_module
 
@@ -99,6 +99,22 @@ def test_each_part_alone_is_a_softmax_over_what_is_there():
         assert alone[1, :, :, 5:].abs().max() == 0 == alone[2].abs().max()  # masked; nothing there
         image = maps["image"].alone(share)
         torch.testing.assert_close(image, getattr(maps["image"], share).flatten(3).softmax(-1).view_as(image))
+
+
+def test_each_part_alone_counts_elements_whose_whole_weight_is_too_small_for_a_number():
+    content, position = torch.tensor([5.0, 0.0]), torch.tensor([-200.0, 0.0])
+    weights = (content + position).softmax(0)
+    assert weights[0] == 0
+    maps = Maps(*(x.view(1, 1, 1, 2) for x in (weights, content, position)))
+    assert maps.alone("content")[0, 0, 0, 0] > 0.99
+
+
+def test_positions_in_another_precision_than_the_content():
+    perceiver = model({"points": {"channels": 0, "resolution": [9, 9, 9]}}).bfloat16()
+    positions = torch.rand(2, 7, 3) * 2 - 1
+    given = {"points": {"content": torch.empty(2, 7, 0, dtype=torch.bfloat16), "positions": positions}}
+    weights = attention_maps(perceiver, given)["points"].weights
+    torch.testing.assert_close(weights.float().sum(-1), torch.ones(2, 2, 5), atol=0.05, rtol=0)
 
 
 def test_nothing_of_the_laid_out_array_is_made(monkeypatch):

@@ -197,6 +197,20 @@ def test_a_loss_that_is_no_number_ends_the_training(run, capsys):
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
+def test_a_folder_that_was_there_before_a_failed_start_stays(here, capsys):
+    (here / "own").mkdir()
+    for where in ("own", "new"):
+        fails(
+            capsys,
+            "fit",
+            "--config=tiny.yaml",
+            f"--runs_dir={where}",
+            f"--data={__name__}.Odd",
+            "--data.init_args.what=tuple",
+        )
+    assert (here / "own").is_dir() and not list((here / "own").iterdir()) and not (here / "new").exists()
+
+
 class Odd(DataModule):
     """Examples as other people have them."""
 

@@ -14,6 +14,7 @@ import yaml
 from command_line import column, metrics, weights
 from image_files import write_images
 
+from perceiver_lightning.analysis.runs import load_metrics
 from perceiver_lightning.cli import main
 from perceiver_lightning.training.logging import RunLogger
 from perceiver_lightning.training.wandb import Wandb
@@ -205,6 +206,10 @@ def test_the_program_says_one_sentence_and_exits_with_2():
     assert done.stderr == "error: --config: expected a file, found none that can be read at none.yaml\n"
 
 
+def results(run: Path) -> dict[str, float]:
+    return {name: points[-1][1] for name, points in load_metrics(run).items() if name.startswith("test/")}
+
+
 @pytest.mark.slow
 def test_two_processes_train_test_and_predict_together(here, photos):
     def program(*args: str) -> subprocess.CompletedProcess:
@@ -220,6 +225,10 @@ def test_two_processes_train_test_and_predict_together(here, photos):
     assert said.count("run      runs/tiny/version_0") == said.count("epoch 2/2") == 1  # the first process speaks
     assert [path.name for path in run.parent.iterdir()] == ["version_0"]
     best = f"--ckpt_path={run}/checkpoints/best.ckpt"
+    program("test", best)  # 360 digits: as many for each
+    together = results(run)
+    main(["test", best])
+    assert results(run) == pytest.approx(together, rel=1e-5) and len(together) == 5
     program("predict", best, f"--data.init_args.predict_dir={photos}")
     together = (run / "predictions.csv").read_text()
     main(["predict", best, f"--data.init_args.predict_dir={photos}"])

@@ -96,6 +96,14 @@ def test_the_picture_of_all_latents_is_as_stored(tmp_path):
     assert difference(draw_latents(perceiver, inputs, title="a title"), "latents", tmp_path) < TOLERANCE
 
 
+def test_an_even_map_is_one_over_what_is_there():
+    modalities, inputs, _ = examples()["image"]
+    masked = {"image": {**inputs["image"], "mask": torch.arange(24 * 24).view(1, 24, 24) < 64}}
+    for given, bits in ((inputs, 9.2), (masked, 6.0)):
+        titles = [axes.get_title() for axes in draw_latents(model(modalities), given).axes]
+        assert f"in bits (even: {bits})" in titles[0]
+
+
 def panels(figure) -> dict[str, np.ndarray]:
     """The colours of each panel with a picture, by "row column" of the grid."""
     found = {}

@@ -128,8 +128,7 @@ def test_a_datamodule_says_how_its_modalities_are_drawn():
     ],
 )
 def test_what_is_said_of_probabilities(probabilities, multilabel, text):
-    data = SimpleNamespace(class_names=["a", "b", "c"], multilabel=multilabel)
-    assert said(probabilities, data) == text
+    assert said(probabilities, ["a", "b", "c"], multilabel) == text
     assert said(probabilities).split()[0] == "class"
     assert math.isclose(float(said(probabilities).split()[2].strip("()%")) / 100, max(probabilities))
 
@@ -144,12 +143,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_beside_the_predictions_of_the_command_line(run, photos):
-    explain = "perceiver_lightning.training.explain.Explain"
-    main([
-        "predict", "--ckpt_path", f"{run}/checkpoints/best.ckpt", "--data.init_args.predict_dir=photos",
-        f"--trainer.callbacks={explain}", "--trainer.callbacks.folder=pictures", "--trainer.callbacks.most=2",
-    ])  # fmt: skip
-    assert (run / "predictions.csv").is_file()
+    (photos / "0").rename(photos / "from $5 to $10_")  # mathematics, to matplotlib
+    best = f"--ckpt_path={run}/checkpoints/best.ckpt"
+    main(["predict", best, "--data.init_args.predict_dir=photos", "--explain=pictures"])
     with open(run / "predictions.csv") as rows:
-        names = [row.split(",")[0] for row in rows][1:3]
+        names = [row.split(",")[0] for row in rows][1:]
+    assert len(names) == 5 and any("$" in name for name in names)
     assert sorted(f"{name}.image.png" for name in names) == files(photos.parent / "pictures")

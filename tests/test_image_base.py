@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from datamodules.base import check_batch
 from datamodules.images import Digits, ImageFolder
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.tasks.classification import ClassificationTask
 
 
 def test_the_cache_changes_nothing_and_needs_no_files(tmp_path):
@@ -48,6 +49,11 @@ def test_permuted_pixels_keep_their_positions_in_every_split():
         for place, (y, x) in enumerate(image["positions"]):
             row, column = (axis == y).nonzero().item(), (axis == x).nonzero().item()
             assert torch.equal(image["content"][:, place], grid[:, row, column])
+
+
+def test_permuted_pixels_are_priced_as_the_coordinates_that_they_are():
+    plain, permuted = Digits(), Digits(permute_pixels=7)
+    assert (plain.elements, permuted.elements) == ({}, {"image": 64})
 
 
 def test_balanced_sampling_draws_each_class_equally_often(tmp_path):
@@ -105,6 +111,44 @@ def test_only_training_is_augmented():
             assert batch["labels"].shape == (1293, 10)
 
 
+def test_mixing_is_over_from_the_epoch_that_is_said():
+    data = Digits(cutmix=1.0, mixup_off_epoch=2, batch_size=1293, split_seed=3)
+    model = Recorder()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(max_epochs=4, enable_model_summary=False, limit_val_batches=0, **options).fit(model, data)
+    assert [batch["labels"].ndim for batch in model.batches["train"]] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("permute_pixels", [None, 5])
+def test_ten_crops_of_an_image_are_judged_as_one(permute_pixels):
+    """In `test`, as by hand; validation, which chooses, takes a tenth of the time."""
+    options = {"num_latents": 4, "latent_width": 8, "cross_attends": [1], "self_heads": 2, "bands": 2}
+    data = Digits(ten_crop=0.8, batch_size=100, permute_pixels=permute_pixels)
+    task = ClassificationTask(data.modalities, 10, data.class_names, **options)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = Trainer(**quiet)
+    (found,) = trainer.test(task, data, verbose=False)
+    assert trainer.num_test_batches == [4]
+
+    grids = Digits(size=10)  # larger by a quarter
+    batch = grids.finish(batch_of(grids, "test"), False)
+    content = batch["inputs"]["image"]["content"]
+    corners = [content[:, y : y + 8, x : x + 8] for y, x in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))]
+    with torch.no_grad():
+        all_ten = [task.probabilities(task({"image": {"content": of}})) for one in corners for of in (one, one.flip(2))]
+    right = (sum(all_ten).argmax(1) == batch["labels"]).float().mean()
+    assert found["test/accuracy"] == pytest.approx(float(right), abs=1e-6)
+    assert int(task.confusion_matrix.sum()) == len(content) == 360
+
+    judged = Recorder()
+    trainer = Trainer(**quiet)
+    trainer.validate(judged, data, verbose=False)
+    assert (
+        sum(len(batch["labels"]) for batch in judged.batches["val"]) == 144
+        and "example" not in judged.batches["val"][0]
+    )
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -119,6 +163,10 @@ def test_only_training_is_augmented():
         ({"centre_crop": 1.5}, "centre_crop: expected null, or a number above 0 and up to 1, found 1.5"),
         ({"random_resized_crop": [0.9, 0.1]}, r"random_resized_crop: expected \[least, greatest\].*found \[0.9, 0.1\]"),
         ({"rand_augment": [2]}, r"rand_augment: expected \[operations, magnitude from 0 to 30\], found \[2\]"),
+        ({"mixup_off_epoch": 3}, "mixup_off_epoch: expected null, as neither mixup nor cutmix is given, found 3"),
+        ({"mixup": 1.0, "mixup_off_epoch": -1}, "mixup_off_epoch: expected null, or an epoch of at least 0, found -1"),
+        ({"size": None, "resolution": [8, 8], "ten_crop": 0.8}, r"size: expected .* ten_crop .* found null"),
+        ({"ten_crop": 1.2}, "ten_crop: expected null, or a number above 0 and up to 1, found 1.2"),
         ({"mixup": -1.0}, "mixup: expected a number of at least 0, found -1.0"),
         ({"mean": [0.5, 0.5]}, r"mean: expected one number, or 1 \(channels\), found \[0.5, 0.5\]"),
         ({"std": 0.0}, r"std: expected one number above 0, or 1 \(channels\), found 0.0"),

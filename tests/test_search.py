@@ -109,6 +109,13 @@ def test_a_trial_that_cannot_be_is_a_failed_one_among_others_and_the_end_if_it_i
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
 
 
+def test_a_first_trial_that_diverges_is_a_failed_one(sweep):
+    rates = {"model.init_args.learning_rate": {"value": 1e30}}
+    Path("wild.yaml").write_text(yaml.safe_dump({**TINY_SWEEP, "parameters": rates}))
+    study = search_from_command_line(["wild.yaml", "--trials", "2", "--trainer.log_every_n_steps=1"])
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

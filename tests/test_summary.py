@@ -2,10 +2,13 @@ import json
 import os
 import subprocess
 import sys
+from inspect import signature
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from perceiver_lightning.analysis.summary import (
@@ -175,16 +178,18 @@ def test_json_that_cannot_be_written_is_named(tmp_path):
         write_json({}, tmp_path / "nowhere" / "cost.json")
 
 
+def recipe(name: str, modalities: dict, classes: int) -> tuple:
+    config = yaml.safe_load(Path(f"configs/{name}.yaml").read_text())
+    of, known = config["model"]["init_args"], signature(Perceiver).parameters
+    arguments = {key: value for key, value in of.items() if key in known}
+    return modalities, classes, arguments, config["data"]["init_args"]["batch_size"], of.get("optimizer", "adamw")
+
+
 # Modalities, classes, arguments, batch size, optimiser.
 MEASURED = {
-    "digits": (
-        {"image": {"channels": 1, "resolution": [8, 8]}}, 10,
-        {"num_latents": 32, "latent_width": 128, "cross_attends": [1, 1], "self_attends": 2, "bands": 8}, 64, "adamw",
-    ),
-    "cifar10": (
-        {"image": {"channels": 3, "resolution": [32, 32]}}, 10,
-        {"num_latents": 64, "latent_width": 128, "cross_attends": [1, 1], "self_attends": 2, "bands": 16}, 64, "adamw",
-    ),
+    "cifar10": recipe("image/cifar10", {"image": {"channels": 3, "resolution": [32, 32]}}, 10),
+    "clothing": recipe("image/clothing", {"image": {"channels": 3, "resolution": [64, 64]}}, 10),
+    "shapes": recipe("synthetic/shapes", {"image": {"channels": 3, "resolution": [16, 16]}}, 4),
     "224 x 224": (
         {"image": {"channels": 3, "resolution": [224, 224]}}, 1000,
         {"num_latents": 128, "latent_width": 256, "cross_attends": [1], "self_attends": 3}, 2, "lamb",

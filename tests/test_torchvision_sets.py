@@ -155,6 +155,13 @@ def test_a_set_that_torchvision_cannot_fetch_says_so(tmp_path):
         TorchvisionImages("ImageNet", str(tmp_path), size=224, download=True).prepare_data()
 
 
+@pytest.mark.parametrize("arguments", [{}, {"split": "leters"}])
+def test_torchvision_s_own_word_on_its_arguments_is_passed_on(arguments, tmp_path):
+    data = TorchvisionImages("EMNIST", str(tmp_path), num_classes=47, size=28, channels=1, dataset_args=arguments)
+    with pytest.raises(InputError, match=r"dataset_args: expected arguments of torchvision's EMNIST, found: .*split"):
+        data.setup("fit")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

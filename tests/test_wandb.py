@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics.functional import confusion_matrix as torchmetrics_confusion_matrix
 from wandb.util import get_core_path
 
+from datamodules.base import DataModule
 from perceiver_lightning.analysis.runs import compare, load_run
 from perceiver_lightning.cli import main
 from perceiver_lightning.training.wandb import Wandb, confusion_matrix, mistakes, picture
@@ -51,6 +52,7 @@ def test_an_offline_run_has_all_that_the_folder_has_and_goes_on_when_it_is_resum
     main(["fit", "--config=tiny.yaml", WANDB])
     first = load_run(parts(run)[0])
     here = load_run(run)
+    assert first.checkpoint.samefile(here.checkpoint)
     assert first.name == "tiny/version_0" and first.metrics == here.metrics and first.facts == here.facts
     rows = compare([here, first])
     assert set(rows) == {"best val/accuracy", "at step", "last train/loss", "epochs"}  # no difference
@@ -93,6 +95,28 @@ def test_pictures_mistakes_and_checkpoints_are_in_the_run():
     assert any(file["path"].endswith(".png") for table in tables for file in table["manifest"]["contents"])
     (run,) = (record["run"] for record in found if record["type"] == "run")
     assert (run["project"], run["display_name"]) == ("perceiver", "tiny/version_0")
+
+
+class Fourfold(DataModule):
+    """A grid of four axes, which nothing draws, and means that are no list."""
+
+    mean = std = 0.5
+
+    def __init__(self) -> None:
+        super().__init__({"field": {"channels": 1, "resolution": [2, 2, 2, 2]}}, 2)
+        self.train_set = self.val_set = [
+            {"inputs": {"field": {"content": torch.full((2, 2, 2, 2, 1), float(k % 2))}}, "labels": k % 2}
+            for k in range(8)
+        ]
+
+
+def test_what_cannot_be_drawn_does_not_end_a_training(caplog):
+    main(["fit", "--config=tiny.yaml", WANDB, f"--data={__name__}.Fourfold"])
+    history = [
+        found["history"]["item"] for found in records(parts(Path("runs/tiny/version_0"))[0]) if "history" in found
+    ]
+    assert not any(key.startswith("val/attention") for item in history for key in item)
+    assert caplog.text.count("Attention is not logged to W&B: field has a grid of 4 axes") == 1
 
 
 @pytest.mark.parametrize(

@@ -35,15 +35,19 @@ class Maps:
         weights: of the attention; with those of the other modalities they add up to 1. 0 where masked.
         content: the content channels' share of the logits.
         position: the rest of the logits.
+        mask: bool (B, *grid) or (B, M), True where an element is there; None where all are.
     """
 
     weights: Tensor
     content: Tensor
     position: Tensor
+    mask: Tensor | None = None
 
     def alone(self, share: str) -> Tensor:
         """Attention by one share of the logits only, "content" or "position": a softmax over this modality."""
-        logits = getattr(self, share).masked_fill(self.weights == 0, -torch.inf)
+        logits = getattr(self, share)
+        if self.mask is not None:
+            logits = logits.masked_fill(~self.mask[:, None, None], -torch.inf)
         return logits.flatten(3).softmax(-1).nan_to_num().view_as(logits)
 
 
@@ -136,7 +140,10 @@ def maps_of(
             raise ValueError(f"{key} is {chosen[key]}: expected rows from 0 to {size - 1}")
     shares = shares_of(seen.array, cross, latents_BND[:, chosen["latents"]], chosen["heads"])
     weights = weights_of(seen.array, [content + position for content, position in shares])
-    return {name: Maps(weight, *share) for name, weight, share in zip(seen.names, weights, shares, strict=True)}
+    return {
+        name: Maps(weight, *share, part.mask)
+        for name, weight, share, part in zip(seen.names, weights, shares, seen.array.parts, strict=True)
+    }
 
 
 def shares_of(
@@ -160,7 +167,10 @@ def logits_of(
 ) -> tuple[Tensor, Tensor]:
     """The two shares (B, H, N, *grid) of the logits of one part, from queries that have absorbed the keys' weights."""
     axes = part.content.ndim - 2
-    features = [] if part.features is None else [part.features.expand(*part.content.shape[:-1], -1)]
+    # Features are float32 whatever the content is: see `positions.fourier_features`.
+    features = (
+        [] if part.features is None else [part.features.expand(*part.content.shape[:-1], -1).to(part.content.dtype)]
+    )
     whole = torch.cat([part.content, *features], -1) if features else part.content
     own = [table.to(whole.dtype) for table in part.tables]
     mean, scale = (x[:, None, None] for x in moments(whole.movedim(-1, 1), own, part.modality, eps))

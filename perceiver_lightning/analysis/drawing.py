@@ -24,6 +24,7 @@ from perceiver_lightning.model import Perceiver
 
 from .attention_maps import Maps, Record, maps_of, record
 from .panels import Shown, View, blend, paint, show, some_frames
+from .plots import plain
 from .rollout import rollout, usage
 
 Inputs = Mapping[str, Mapping[str, Any]]
@@ -174,7 +175,7 @@ def _panels(
                 if column == first and rows > 1:
                     _beside(axes, label, "left")
         if title:
-            figure.suptitle(title)
+            figure.suptitle(plain(title))
     return figure
 
 

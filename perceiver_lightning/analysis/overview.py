@@ -18,6 +18,7 @@ from perceiver_lightning.model import Perceiver
 from .attention_maps import maps_of, record
 from .drawing import STYLE, Inputs, one_example
 from .panels import Shown, View, heat_of, show
+from .plots import plain
 from .rollout import entropy, similarity, usage
 
 
@@ -87,7 +88,7 @@ def _overview(
             axes.set_title(f"{name}: {len(rows)} latents")
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
         if title:
-            figure.suptitle(title)
+            figure.suptitle(plain(title))
     return figure
 
 
@@ -112,9 +113,11 @@ def draw_latents(perceiver: Perceiver, inputs: Inputs, example: int = 0, title: 
     seen = record(perceiver, one_example(inputs, example))
     crosses, count = len(seen.cross_attends), seen.latents.shape[1]
     bits = torch.stack([entropy(seen, number)[0].mean(0) for number in range(crosses)])
-    elements = sum(part.content.shape[1:-1].numel() for part in seen.array.parts)
+    elements = sum(
+        part.content.shape[1:-1].numel() if part.mask is None else int(part.mask[0].sum()) for part in seen.array.parts
+    )
     panels = [
-        (f"entropy of the attention\nin bits (even: {math.log2(elements):.1f})", bits, "viridis", None),
+        (f"entropy of the attention\nin bits (even: {math.log2(max(elements, 1)):.1f})", bits, "viridis", None),
         ("usage by the output\nas multiple of an even share", usage(seen)[0] * count, "viridis", None),
         ("cosine similarity\nafter the last layer", similarity(seen.latents)[0], "RdBu_r", (-1, 1)),
     ]
@@ -133,5 +136,5 @@ def draw_latents(perceiver: Perceiver, inputs: Inputs, example: int = 0, title: 
                 axis.set_major_locator(MaxNLocator(5, integer=True))
             figure.colorbar(picture, ax=axes, orientation="horizontal", shrink=0.8, aspect=30, pad=0.03)
         if title:
-            figure.suptitle(title)
+            figure.suptitle(plain(title))
     return figure

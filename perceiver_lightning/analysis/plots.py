@@ -38,7 +38,7 @@ def plot(runs: Sequence[Run], file: str | Path) -> None:
         for axes, name in zip(figure.subplots(1, 2), names, strict=True):
             _panel(axes, runs, name)
         for number, run in enumerate(runs):
-            axes.plot([], [], color=color(number), label=_plain(run.name))
+            axes.plot([], [], color=color(number), label=plain(run.name))
         axes.plot([], [], color="0.4", linestyle=":", label="train")
         axes.plot([], [], color="0.4", marker="o", markersize=3, label="val")
         if any(f"test/{name}" in run.metrics for run in runs for name in names):
@@ -92,7 +92,7 @@ def draw_confusion_matrix(counts: Sequence[Sequence[float]], names: Sequence[str
         axes.set(xlabel="predicted", ylabel="true")
         if many:
             return figure
-        labels = [_plain(name) for name in names] if names else [str(k) for k in range(len(counts))]
+        labels = [plain(name) for name in names] if names else [str(k) for k in range(len(counts))]
         axes.set_xticks(range(len(counts)), labels, rotation=90)
         axes.set_yticks(range(len(counts)), labels)
         axes.tick_params(length=0)
@@ -110,7 +110,7 @@ def draw_confusion_matrix(counts: Sequence[Sequence[float]], names: Sequence[str
 def _panel(axes: Any, runs: Sequence[Run], name: str, most: int | None = None) -> None:
     for number, run in enumerate(runs):
         _curves(axes, run, name, color(number), most)
-    axes.set(title=_plain(name.replace("_", " ")), xlabel="step")
+    axes.set(title=plain(name.replace("_", " ")), xlabel="step")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(alpha=0.25, linewidth=0.6)
 
@@ -132,6 +132,6 @@ def _curves(axes: Any, run: Run, name: str, color: str, most: int | None) -> Non
         axes.plot(*test[-1], color=color, marker="*", markersize=9, linestyle="", zorder=3)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that matplotlib takes as it is: dollars would be mathematics, and an underscore in front hides a label."""
     return ("\u200b" if text.startswith("_") else "") + text.replace("$", r"\$")

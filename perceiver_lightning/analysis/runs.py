@@ -63,9 +63,10 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """best.ckpt, or last.ckpt where there is no best."""
-        for name in ("best.ckpt", "last.ckpt"):
-            if (self.folder / "checkpoints" / name).is_file():
-                return self.folder / "checkpoints" / name
+        for folder in (self.folder, self.folder.parent.parent):  # W&B keeps its own in <run>/wandb/offline-run-*
+            for name in ("best.ckpt", "last.ckpt"):
+                if (folder / "checkpoints" / name).is_file():
+                    return folder / "checkpoints" / name
         raise InputError(
             f"{self.folder}: expected checkpoints/best.ckpt or last.ckpt, to load the model, found neither"
         )

@@ -64,7 +64,11 @@ def view_of(datamodule: Any, modality: str) -> View:
     patch = getattr(datamodule, "patch", None)
     if facts is None or patch is None or len(patch) != len(facts["resolution"]):
         patch = None
-    return View(patch=patch, mean=getattr(datamodule, "mean", None), std=getattr(datamodule, "std", None))
+    mean, std = (
+        value if isinstance(value, Sequence) else None
+        for value in (getattr(datamodule, key, None) for key in ("mean", "std"))
+    )
+    return View(patch=patch, mean=mean, std=std)
 
 
 class Explain(Callback):
@@ -123,8 +127,10 @@ class Explain(Callback):
         data: Any = getattr(trainer, "datamodule", None)
         task: Any = pl_module
         names = outputs["name"][:missing]
+        # The training's folder may be gone: the task remembers its classes, as it does for predictions.csv.
+        classes = pl_module.hparams.get("class_names") or getattr(data, "class_names", None)
         titles = [
-            f"{name}: {said(values.float().tolist(), data)}"
+            f"{name}: {said(values.float().tolist(), classes, getattr(data, 'multilabel', False))}"
             for name, values in zip(names, outputs["probabilities"], strict=False)
         ]
         rows = first_rows(batch)[:missing]
@@ -157,9 +163,9 @@ class Explain(Callback):
             print(f"pictures {self.folder}, of {self.drawn} of {self.seen} examples", flush=True)
 
 
-def said(probabilities: Sequence[float], datamodule: Any = None) -> str:
+def said(probabilities: Sequence[float], class_names: Sequence[str] | None = None, multilabel: bool = False) -> str:
     """The most probable class, and how probable it is; with several labels all that are, or else that one."""
-    names = getattr(datamodule, "class_names", None) or [f"class {k}" for k in range(len(probabilities))]
+    names = class_names or [f"class {k}" for k in range(len(probabilities))]
     order = sorted(range(len(probabilities)), key=lambda k: -probabilities[k])
-    several = [k for k in order if probabilities[k] > 0.5] if getattr(datamodule, "multilabel", False) else []
+    several = [k for k in order if probabilities[k] > 0.5] if multilabel else []
     return ", ".join(f"{names[k]} ({probabilities[k]:.0%})" for k in (several or order[:1]))

@@ -29,13 +29,17 @@ class RunLogger(CSVLogger):
             save_dir, name = str(run.parent), ""
         super().__init__(save_dir, name=name, version=run.name if run else None)
         self.last_step = last_step
+        self.made: list[Path] = []
 
     def reserve(self) -> Path:
         """Make the folder of a new run, which is then nobody else's: another start at the same time takes the next.
 
+        `made` are the folders above it that were not there before.
+
         Raises:
             InputError: it cannot be made there.
         """
+        self.made = [folder for folder in Path(self.log_dir).parents[:2] if not folder.exists()]
         while True:
             try:
                 os.makedirs(self.log_dir)
@@ -65,9 +69,10 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self) -> None:
         super().__init__(save_dir=".", name="", version="", default_hp_metric=False)
 
-    def keep_in(self, run: Path) -> None:
-        """Write into the folder of this run."""
+    def keep_in(self, run: Path, last_step: int | None = None) -> None:
+        """Write into the folder of this run; after `last_step` steps, what is there of later ones is out of date."""
         self._root_dir = str(run)
+        self._kwargs["purge_step"] = last_step
 
     def log_hyperparams(self, *_: object, **__: object) -> None:  # type: ignore[override]
         """Nothing: config.yaml has them."""

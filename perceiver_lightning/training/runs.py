@@ -4,6 +4,7 @@ import os
 import pickle
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,11 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     }
 
 
-def remove_without_checkpoint(run: Path) -> None:
-    """Remove the folder of a run that came to nothing, and the folders above that were made for it."""
+def remove_without_checkpoint(run: Path, made: Sequence[Path]) -> None:
+    """Remove the folder of a run that came to nothing, and those folders above that were made for it."""
     if run.is_dir() and not any(run.rglob("*.ckpt")):
         shutil.rmtree(run)
-        for folder in run.parents[:2]:
+        for folder in made:
             if not any(folder.iterdir()):
                 folder.rmdir()
 

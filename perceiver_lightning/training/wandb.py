@@ -4,6 +4,7 @@ W&B itself is imported where it is needed: it is slow to load.
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from perceiver_lightning.errors import InputError
 from perceiver_lightning.training.explain import figures, first_rows
 from perceiver_lightning.training.measures import FACTS
 
+log = logging.getLogger(__name__)
 ID = "wandb_id"  # file in a run's folder
 REMEDY = "run `wandb login` once, or set WANDB_MODE=offline, which needs no account"
 
@@ -143,10 +145,15 @@ class WandbReport(Callback):
         """Count, keep the worst mistakes so far, and draw the attention in the first examples."""
         if logger_of(trainer) is None or trainer.sanity_checking:
             return
-        if trainer.is_global_zero and batch_idx == dataloader_idx == 0 and hasattr(pl_module, "perceiver"):
+        is_first = trainer.is_global_zero and batch_idx == dataloader_idx == 0
+        if is_first and self.looks and hasattr(pl_module, "perceiver"):
             perceiver: Any = pl_module.perceiver
             rows = first_rows(batch)[: self.looks]
-            self.drawn = figures(perceiver, batch, rows, getattr(trainer, "datamodule", None))
+            try:
+                self.drawn = figures(perceiver, batch, rows, getattr(trainer, "datamodule", None))
+            except ValueError as error:  # of more axes than can be drawn: a training is not to end for that
+                self.looks = 0
+                log.warning("Attention is not logged to W&B: %s", error)
         if not isinstance(outputs, dict) or "probabilities" not in outputs:
             return
         probabilities_EK, labels = outputs["probabilities"].float(), outputs["labels"]

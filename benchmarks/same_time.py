@@ -1,0 +1,103 @@
+"""What a person gains by separable attention: the same model trained for the same minutes, dense and separable.
+
+    python -m benchmarks.same_time [--minutes 20] [--configs FILE ...] [--jobs 1] [--out FILE]
+
+Each config is trained with `attention: separable` and with `attention: dense`, from one seed. How many epochs fit into
+the minutes is reckoned first, from the time that some steps of each take, so that each one's schedule comes to its end.
+The checkpoint that validation chose is tested, once. `--jobs 2` trains two at a time, each on its share of the cores.
+"""
+
+import argparse
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import machine
+from perceiver_lightning.analysis.runs import best, load_run
+from perceiver_lightning.cli import main as run
+
+CONFIGS = ["configs/image/cifar10.yaml", "configs/image/clothing.yaml"]
+STEPS = 20  # that the time of a step is reckoned from, after as many that are not counted
+
+
+def train(job: tuple[str, str, float, str, int]) -> dict[str, Any]:
+    """Train one config with one attention for so many minutes; test what validation chose."""
+    config, attention, minutes, runs_dir, threads = job
+    torch.set_num_threads(threads)
+    shared = [f"--config={config}", f"--model.init_args.attention={attention}", f"--runs_dir={runs_dir}"]
+    epochs = epochs_in(minutes * 60, shared)
+    name = f"{Path(config).stem}_{attention}"
+    start = time.monotonic()
+    fit = run(
+        ["fit", *shared, f"--name={name}", f"--trainer.max_epochs={epochs}", f"--early_stopping.patience={epochs}"]
+    )
+    seconds = time.monotonic() - start
+    test = run(["test", f"--ckpt_path={fit.run}/checkpoints/best.ckpt"])
+    chosen = best(load_run(fit.run))
+    return {
+        "config": config,
+        "attention": attention,
+        "epochs": epochs,
+        "steps": fit.trainer.global_step,
+        "seconds": seconds,
+        "validation": chosen[1] if chosen else None,
+        "accuracy": float(test.trainer.callback_metrics["test/accuracy"]),
+    }
+
+
+def epochs_in(seconds: float, arguments: list[str]) -> int:
+    """How many epochs a training takes that long for, validations included: 1 at the least."""
+    trial = ["--trainer.max_epochs=1", "--trainer.enable_checkpointing=false", "--name=trial"]
+    taken = []
+    for steps in (STEPS, 2 * STEPS):
+        start = time.monotonic()
+        fit = run(
+            ["fit", *arguments, *trial, f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=0"]
+        )
+        taken.append(time.monotonic() - start)
+    of_step = (taken[1] - taken[0]) / STEPS  # what comes once, as reading all files does, is in both
+    data: Any = fit.datamodule
+    steps = len(data.train_dataloader()) + len(data.val_dataloader()) / 3  # no backward pass
+    return max(1, int(seconds / (steps * of_step)))
+
+
+def main() -> None:
+    """Train all, print the table, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20, help="of each training")
+    parser.add_argument("--configs", nargs="+", default=CONFIGS)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--runs-dir", default="runs")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/same_time.json"))
+    args = parser.parse_args()
+    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    jobs = [
+        (config, attention, args.minutes, args.runs_dir, threads)
+        for config in args.configs
+        for attention in ("separable", "dense")
+    ]
+    result: dict[str, Any] = {"rows": [], "minutes": args.minutes, "threads": threads, "jobs": args.jobs, **machine()}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for row in pool.map(train, jobs):
+            result["rows"].append(row)
+            args.out.write_text(json.dumps(result, indent=2) + "\n")  # after each: nothing is lost on Ctrl-C
+    table = Table("config", "attention", "epochs", "minutes", "validation", "test accuracy")
+    for row in result["rows"]:
+        table.add_row(
+            row["config"], row["attention"], str(row["epochs"]), f"{row['seconds'] / 60:.1f}",
+            f"{row['validation']:.4f}", f"{row['accuracy']:.4f}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
