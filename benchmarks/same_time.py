@@ -65,8 +65,8 @@ def epochs_in(seconds: float, arguments: list[str]) -> int:
         taken.append(time.monotonic() - start)
     of_step = (taken[1] - taken[0]) / STEPS  # what comes once, as reading all files does, is in both
     data: Any = fit.datamodule
-    steps = len(data.train_dataloader()) + len(data.val_dataloader()) / 3  # no backward pass
-    return max(1, int(seconds / (steps * of_step)))
+    of_epoch = len(data.train_dataloader()) + len(data.val_dataloader()) / 3  # no backward pass
+    return max(1, int(seconds / (of_epoch * of_step)))
 
 
 def main() -> None:

@@ -112,7 +112,12 @@ class Images(Files, ABC):
             require(0 < ten_crop <= 1, "ten_crop", "null, or a number above 0 and up to 1", ten_crop)
         if mixup_off_epoch is not None:
             require(mixup_off_epoch >= 0, "mixup_off_epoch", "null, or an epoch of at least 0", mixup_off_epoch)
-            require(mixup or cutmix, "mixup_off_epoch", "null, as neither mixup nor cutmix is given", mixup_off_epoch)
+            require(
+                mixup > 0 or cutmix > 0,
+                "mixup_off_epoch",
+                "null, as neither mixup nor cutmix is given",
+                mixup_off_epoch,
+            )
         means = mean if isinstance(mean, list) else [mean] * channels
         stds = std if isinstance(std, list) else [std] * channels
         require(len(means) == channels, "mean", f"one number, or {channels} (channels)", mean)

@@ -1,6 +1,5 @@
 """Every notebook runs from top to bottom, with a shorter training, and what is committed holds outputs and no error."""
 
-import os
 from pathlib import Path
 
 import nbformat
@@ -10,8 +9,16 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted(Path("notebooks").glob("*.ipynb"))
 
 # What stands in a notebook's cell of parameters, made small: the code is what is tested here, not the result.
+SIZES = [256, 64, 64]
 SHORT: dict[str, dict] = {
     "1_quickstart": {"EPOCHS": 10},
+    "2_fourier_encodings": {},
+    "3_attention": {"EPOCHS": 1, "SIZES": SIZES},
+    "4_three_modalities": {"EPOCHS": 1, "SIZES": SIZES},
+    "5_permuted_pixels": {"EPOCHS": 1, "SIZES": SIZES},
+    "6_compare_runs": {"EPOCHS": 4},
+    "7_bring_your_own_data": {"EPOCHS": 10},
+    "8_megapixels": {"SIDES": [64, 128], "DENSE_SIDES": [64], "EPOCHS": 1},
 }
 
 
@@ -25,7 +32,7 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     for name in given:  # else a new name here would change nothing
         assert f"\n{name} = " in f"\n{parameters.source}", f"{name} is no parameter of {path}"
     parameters.source += "".join(f"\n{name} = {value!r}" for name, value in given.items())
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": os.getcwd()}}).execute()
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

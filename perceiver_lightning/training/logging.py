@@ -74,7 +74,7 @@ class TensorBoard(TensorBoardLogger):
         self._root_dir = str(run)
         self._kwargs["purge_step"] = last_step
 
-    def log_hyperparams(self, *_: object, **__: object) -> None:  # type: ignore[override]
+    def log_hyperparams(self, *_: object, **__: object) -> None:
         """Nothing: config.yaml has them."""
 
     @rank_zero_only
