@@ -23,8 +23,8 @@ from torch import Tensor
 from perceiver_lightning.model import Perceiver
 
 from .attention_maps import Maps, Record, maps_of, record
+from .labels import plain
 from .panels import Shown, View, blend, paint, show, some_frames
-from .plots import plain
 from .rollout import rollout, usage
 
 Inputs = Mapping[str, Mapping[str, Any]]

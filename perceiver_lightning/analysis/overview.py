@@ -17,8 +17,8 @@ from perceiver_lightning.model import Perceiver
 
 from .attention_maps import maps_of, record
 from .drawing import STYLE, Inputs, one_example
+from .labels import plain
 from .panels import Shown, View, heat_of, show
-from .plots import plain
 from .rollout import entropy, similarity, usage
 
 

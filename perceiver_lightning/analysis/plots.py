@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from perceiver_lightning.analysis.labels import plain
 from perceiver_lightning.analysis.runs import Run
 from perceiver_lightning.errors import InputError
 
@@ -130,8 +131,3 @@ def _curves(axes: Any, run: Run, name: str, color: str, most: int | None) -> Non
         axes.plot(*zip(*val, strict=True), color=color, linewidth=1.4, marker="o", markersize=3)
     if test := run.metrics.get(f"test/{name}"):
         axes.plot(*test[-1], color=color, marker="*", markersize=9, linestyle="", zorder=3)
-
-
-def plain(text: str) -> str:
-    """Text that matplotlib takes as it is: dollars would be mathematics, and an underscore in front hides a label."""
-    return ("\u200b" if text.startswith("_") else "") + text.replace("$", r"\$")
