@@ -4,9 +4,9 @@
 
 Each row is forward and backward of one cross-attend, input array included, in seconds of CPU time of one thread for one
 example (the best of several steps), with and without a C++ compiler. Prices are then fitted, none negative, by least
-squares of the relative errors, and printed in nanoseconds beside the errors. The prices in `is_cheaper` are of such a
-fit; another machine, or another day, gives others. With them it must take the cheaper one wherever the two differ by a
-half or more.
+squares of the relative errors, and printed in nanoseconds beside the errors. The prices in `is_cheaper` are of an
+earlier fit, from before small and masked grids were made faster. With them it must take the cheaper one wherever the
+two differ by a half or more.
 """
 
 import argparse

@@ -54,7 +54,9 @@ def test_an_offline_run_has_all_that_the_folder_has_and_goes_on_when_it_is_resum
     here = load_run(run)
     assert first.checkpoint.samefile(here.checkpoint)
     assert first.name == "tiny/version_0" and first.metrics == here.metrics and first.facts == here.facts
-    rows = compare([here, first])
+    rows = compare([run, parts(run)[0]], curves="curves.png")
+    with Image.open("curves.png") as drawn:
+        assert drawn.width > 300
     assert set(rows) == {"best val/accuracy", "at step", "last train/loss", "epochs"}  # no difference
     assert all(one == other for one, other in rows.values())
 

@@ -226,9 +226,18 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     return rows
 
 
-def compare(runs: Sequence[Run | str | Path]) -> dict[str, list[str]]:
-    """What runs, or those in these folders, reached and where they differ, as text: `{row: [one cell a run]}`."""
+def compare(runs: Sequence[Run | str | Path], curves: str | Path | None = None) -> dict[str, list[str]]:
+    """What runs, or those in these folders, reached and where they differ, as text: `{row: [one cell a run]}`.
+
+    Args:
+        runs: or folders, those of W&B too.
+        curves: a file for the picture of their curves.
+    """
     loaded = [run if isinstance(run, Run) else load_run(run) for run in runs]
+    if curves is not None:
+        from perceiver_lightning.analysis import plots  # here, as drawing is slow to load
+
+        plots.plot(loaded, curves)
     return results(loaded) | differences(loaded)
 
 
