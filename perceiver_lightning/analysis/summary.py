@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import Perceiver
+from perceiver_lightning.model import LateFusion, Perceiver
 from perceiver_lightning.model.perceiver import Attention
 
 Modalities = Mapping[str, Mapping[str, Any]]
@@ -35,7 +35,7 @@ STATES = 2  # arrays of its own shape that AdamW and LAMB keep for each paramete
 class HasPerceiver(Protocol):
     """A task: what trains a Perceiver."""
 
-    perceiver: Perceiver
+    perceiver: Perceiver | LateFusion
 
 
 class HasFacts(Protocol):
@@ -54,25 +54,29 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
         flops           of the forward pass of one example by dense attention; a multiply-add is two
         flops_executed  the same by the attention that the model takes
         modalities      {name: {"elements": M, "channels": C of the input array}}
-        latents         [N, D]
+        latents         [N, D], with late fusion those of each modality
         memory_bytes    `training_memory` at the datamodule's batch size
     """
     perceiver, modalities, elements = task.perceiver, datamodule.modalities, datamodule.elements
+    of = {name: perceiver if isinstance(perceiver, Perceiver) else perceiver.of(name) for name in modalities}
     return {
         "parameters": sum(parameter.numel() for parameter in perceiver.parameters()),
         "flops": forward_flops(perceiver, modalities, elements, attention="dense"),
         "flops_executed": forward_flops(perceiver, modalities, elements),
         "modalities": {
-            name: {"elements": elements.get(name, math.prod(facts["resolution"])), "channels": perceiver.inputs.width}
+            name: {
+                "elements": elements.get(name, math.prod(facts["resolution"])),
+                "channels": of[name].inputs.width,
+            }
             for name, facts in modalities.items()
         },
-        "latents": list(perceiver.latents.shape),
+        "latents": list(next(iter(of.values())).latents.shape),
         "memory_bytes": training_memory(perceiver, modalities, datamodule.batch_size, elements),
     }
 
 
 def forward_flops(
-    perceiver: Perceiver,
+    perceiver: Perceiver | LateFusion,
     modalities: Modalities,
     elements: Mapping[str, int] | None = None,
     attention: Attention | None = None,
@@ -84,14 +88,19 @@ def forward_flops(
         attention: in the place of the model's own.
     """
     model = without_values(perceiver)
-    model.attention = attention or model.attention
+    for module in model.modules():
+        if isinstance(module, Perceiver):
+            module.attention = attention or module.attention
     with FlopCounterMode(display=False) as counter:
         model(inputs_without_values(modalities, 1, elements=elements))
     return counter.get_total_flops()
 
 
 def training_memory(
-    perceiver: Perceiver, modalities: Modalities, batch_size: int, elements: Mapping[str, int] | None = None
+    perceiver: Perceiver | LateFusion,
+    modalities: Modalities,
+    batch_size: int,
+    elements: Mapping[str, int] | None = None,
 ) -> int:
     """The most bytes that tensors hold at any time of a training step, from the second step on.
 
@@ -110,7 +119,7 @@ def training_memory(
         parameter.grad = torch.empty_like(parameter)
     with LiveBytes() as memory, FusedAttention():
         memory.add([*parameters, *states, *(p.grad for p in parameters if p.grad is not None)])
-        inputs = inputs_without_values(modalities, batch_size, model.latents.dtype, elements)
+        inputs = inputs_without_values(modalities, batch_size, parameters[0].dtype, elements)
         # Lightning's order: the gradients of the step before live until the forward pass is done.
         loss = model(inputs).sum()
         model.zero_grad()
@@ -118,7 +127,7 @@ def training_memory(
     return memory.most
 
 
-def without_values(perceiver: Perceiver) -> Perceiver:
+def without_values(perceiver: Perceiver | LateFusion) -> Perceiver | LateFusion:
     """A copy on the meta device; the model itself is not copied, and stays as it is."""
     empty: dict[int, Any] = {
         id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)

@@ -5,6 +5,7 @@ model = Perceiver({"image": {"channels": 3, "resolution": [224, 224]}}, num_outp
 logits = model({"image": {"content": images}})      # images (B, 224, 224, 3) -> (B, 1000)
 """
 
+from .late_fusion import LateFusion
 from .perceiver import Perceiver
 
-__all__ = ["Perceiver"]
+__all__ = ["LateFusion", "Perceiver"]

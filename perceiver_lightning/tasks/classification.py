@@ -5,7 +5,7 @@ Legend of shapes: B rows of a batch, E examples among them (E = B unless rows sh
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from torchmetrics.classification import (
 )
 
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import Perceiver
+from perceiver_lightning.model import LateFusion, Perceiver
 from perceiver_lightning.training.optim import (
     OptimizerName,
     ScheduleName,
@@ -66,6 +66,8 @@ class ClassificationTask(LightningModule):
         milestones: for "step": shares of all steps.
         label_smoothing: of the training loss, for one label per example.
         class_weights: weigh classes in the training loss by their inverse frequency in the train split.
+        fusion: of several modalities: "early", in one input array of one Perceiver; "late", the baseline, a
+            Perceiver for each and the mean of their logits.
         compile: run the core through torch.compile; checkpoints stay the same.
         perceiver: the arguments of `Perceiver`.
 
@@ -91,6 +93,7 @@ class ClassificationTask(LightningModule):
         milestones: Sequence[float] = (0.7, 0.85, 0.95),
         label_smoothing: float = 0.0,
         class_weights: bool = False,
+        fusion: Literal["early", "late"] = "early",
         compile: bool = False,
         **perceiver: Any,
     ):
@@ -98,6 +101,8 @@ class ClassificationTask(LightningModule):
         self.save_hyperparameters(logger=False)  # the run's config.yaml says them already
         check_optimizer(learning_rate, weight_decay)
         check_schedule(schedule, warmup, flat, milestones)
+        if fusion not in ("early", "late"):
+            raise InputError(f"fusion is {fusion!r}: expected early or late")
         if num_classes < 2:
             raise InputError(f"num_classes is {num_classes}: expected 2 or more")
         if class_names is not None and len(class_names) != num_classes:
@@ -109,7 +114,11 @@ class ClassificationTask(LightningModule):
                 f"label_smoothing is {label_smoothing}: expected 0 for data with several labels per example"
             )
         try:
-            self.perceiver = Perceiver(modalities, num_classes, **perceiver)
+            self.perceiver: Perceiver | LateFusion
+            if fusion == "late":
+                self.perceiver = LateFusion(modalities, num_classes, **perceiver)
+            else:
+                self.perceiver = Perceiver(modalities, num_classes, **perceiver)
         except ValueError as error:
             raise InputError(f"model: {error}") from error
         self.multilabel = multilabel

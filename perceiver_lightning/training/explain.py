@@ -10,13 +10,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from perceiver_lightning.analysis.drawing import draw, turn
 from perceiver_lightning.analysis.panels import View
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import Perceiver
+from perceiver_lightning.model import LateFusion, Perceiver
 
 DPI = 130
 
 
 def figures(
-    perceiver: Perceiver,
+    perceiver: Perceiver | LateFusion,
     batch: Mapping[str, Any],
     rows: Sequence[int] | None = None,
     datamodule: Any = None,
@@ -36,13 +36,20 @@ def figures(
         titles: of the figures, one for each row.
     """
     rows = first_rows(batch) if rows is None else rows
-    last = sum(len(crosses) for crosses, _ in perceiver.order) - 1
-    chosen = list(dict.fromkeys([0, last])) if cross_attends is None else cross_attends
-    views = {name: view_of(datamodule, name) for name in batch["inputs"]}
-    return [
-        draw(perceiver, batch["inputs"], row, chosen, latents, views=views, title=titles[place] if titles else None)
-        for place, row in enumerate(rows)
-    ]
+    inputs = batch["inputs"]
+    views = {name: view_of(datamodule, name) for name in inputs}
+    if isinstance(perceiver, LateFusion):  # each has a Perceiver, which looks at nothing else
+        seen: list[tuple[Perceiver, Any]] = [(perceiver.of(name), {name: part}) for name, part in inputs.items()]
+    else:
+        seen = [(perceiver, inputs)]
+    drawn: list[dict[str, Figure]] = [{} for _ in rows]
+    for model, parts in seen:
+        last = sum(len(crosses) for crosses, _ in model.order) - 1
+        chosen = list(dict.fromkeys([0, last])) if cross_attends is None else cross_attends
+        for place, row in enumerate(rows):
+            title = titles[place] if titles else None
+            drawn[place] |= draw(model, parts, row, chosen, latents, views=views, title=title)
+    return drawn
 
 
 def first_rows(batch: Mapping[str, Any]) -> list[int]:
