@@ -21,8 +21,8 @@ from datamodules.video_files import VIDEOS, Track, VideoSet, cut_sound, decode_s
 Modality = Literal["video", "audio"]
 # fmt: off
 PICTURES = [  # what the two have by themselves; the rest is that of the whole
-    "frames", "fps", "size", "channels", "centre_crop", "patch", "mean", "std", "random_crop", "horizontal_flip",
-    "brightness",
+    "frames", "fps", "size", "channels", "centre_crop", "centre", "patch", "mean", "std", "random_crop",
+    "horizontal_flip", "brightness",
 ]
 SOUND = [
     "sample_rate", "channels", "mels", "window", "hop", "frequencies", "patch", "scale", "gain", "noise",
@@ -51,8 +51,8 @@ class AudioVisual(Files, ABC):
         modalities: which of the two are used.
         seconds: length of a clip. Of a longer file training takes a random piece, evaluation `eval_clips`; what is
             shorter is padded and masked.
-        video: what `Video` has of frames, fps, size, channels, centre_crop, patch, mean, std, random_crop,
-            horizontal_flip and brightness.
+        video: what `Video` has of frames, fps, size, channels, centre_crop, centre, patch, mean, std,
+            random_crop, horizontal_flip and brightness.
         audio: what `Audio` has of sample_rate, channels, mels, window, hop, frequencies, patch, scale, gain, noise and
             spec_augment; the last three are augmentation, in training alone.
         modality_dropout: in training, modality -> share of the clips in which it is masked out, as {video: 0.3}, the

@@ -40,6 +40,7 @@ class Video(Files, ABC):
         channels: 3 for colour, 1 for grey; files are converted.
         centre_crop: share of a picture that is kept where it is brought to `size`: 1 for the largest centred piece of
             that shape, less for a smaller one, null for the whole picture, stretched.
+        centre: of that piece, as shares of the height and the width from top and left; it stays inside the picture.
         patch: size of a patch, [pictures, height, width] ([2, 8, 8] and [1, 4, 4] in the papers), whose pixels become
             channels; null for single pixels.
         mean: what is taken off each channel, of values in [0, 1]; one number or one per channel.
@@ -78,6 +79,7 @@ class Video(Files, ABC):
         size: int | list[int] = 64,
         channels: int = 3,
         centre_crop: float | None = 1.0,
+        centre: tuple[float, float] = (0.5, 0.5),
         patch: list[int] | None = None,
         mean: float | list[float] = 0.5,
         std: float | list[float] = 0.5,
@@ -105,6 +107,7 @@ class Video(Files, ABC):
         require(channels in (1, 3), "channels", "1 or 3", channels)
         if centre_crop is not None:
             require(0 < centre_crop <= 1, "centre_crop", "null, or a number above 0 and up to 1", centre_crop)
+        require(len(centre) == 2 and 0 <= min(centre) <= max(centre) <= 1, "centre", "two shares from 0 to 1", centre)
         patch = patch or [1, 1, 1]
         is_patch = len(patch) == 3 and min(patch) >= 1 and size[0] % patch[1] == 0 and size[1] % patch[2] == 0
         expected = f"null, or [pictures, height, width] that divide the size {size}"
@@ -145,7 +148,7 @@ class Video(Files, ABC):
         self.cache_dir = cache_folder(cache, cache_dir)
         fps = fps or frames / seconds
         self.track = Track(
-            partial(decode_pictures, fps=fps, size=size, channels=channels, centre_crop=centre_crop),
+            partial(decode_pictures, fps=fps, size=size, channels=channels, centre_crop=centre_crop, centre=centre),
             partial(cut_pictures, fps=fps, frames=frames, seconds=seconds),
             fps,
         )

@@ -30,12 +30,17 @@ AVERAGED = av.video.reformatter.Interpolation.AREA | av.video.reformatter.Interp
 
 
 def decode_pictures(
-    path: str | Path, fps: float, size: list[int], channels: int, centre_crop: float | None
+    path: str | Path,
+    fps: float,
+    size: list[int],
+    channels: int,
+    centre_crop: float | None,
+    centre: tuple[float, float] = (0.5, 0.5),
 ) -> np.ndarray:
     """Decode the pictures of a file: uint8 (T, *size, channels), the one shown at the middle of each 1 / fps seconds.
 
     T = 0 for a file that has sound alone. A picture is turned as its file says, scaled to cover `size`, and cut to it
-    about its centre.
+    about its `centre`.
 
     Args:
         path: the file.
@@ -43,6 +48,7 @@ def decode_pictures(
         size: [height, width].
         channels: 3 for colour, 1 for grey.
         centre_crop: share that is kept where pictures are brought to `size`; None for all of it, stretched.
+        centre: of the piece that is kept, as shares of the height and the width; it stays inside the picture.
 
     Raises:
         InputError: the file is absent, cannot be decoded, or ends before its header says.
@@ -53,7 +59,13 @@ def decode_pictures(
         if stream is None:
             return np.empty((0, *size, channels), np.uint8)
         resize = partial(
-            _resized, av.video.reformatter.VideoReformatter(), stream.sample_aspect_ratio, size, channels, centre_crop
+            _resized,
+            av.video.reformatter.VideoReformatter(),
+            stream.sample_aspect_ratio,
+            size,
+            channels,
+            centre_crop,
+            centre,
         )
         shown: Any = None
         end = 0.0
@@ -151,6 +163,7 @@ def _resized(
     size: list[int],
     channels: int,
     centre_crop: float | None,
+    centre: tuple[float, float],
     frame: Any,
 ) -> np.ndarray:
     turns = round(frame.rotation / 90) % 4
@@ -162,9 +175,12 @@ def _resized(
         scaled = [max(height, round(own[0] * scale)), max(width, round(own[1] * scale))]
     form = "rgb24" if channels == 3 else "gray"
     small = reformatter.reformat(frame, scaled[1], scaled[0], form, interpolation=AVERAGED)
-    picture = small.to_ndarray().reshape(*scaled, channels)
-    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
-    return np.rot90(picture[top : top + height, left : left + width], turns)
+    picture = np.rot90(small.to_ndarray().reshape(*scaled, channels), turns)
+    first = [
+        min(max(int(share * whole - kept / 2), 0), whole - kept)
+        for share, whole, kept in zip(centre, picture.shape, size, strict=False)
+    ]
+    return picture[first[0] : first[0] + size[0], first[1] : first[1] + size[1]]
 
 
 def cut_pictures(pictures: np.ndarray, start: float, shift: float, fps: float, frames: int, seconds: float) -> Any:

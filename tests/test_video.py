@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import batch_of
@@ -22,7 +23,7 @@ from datamodules.augment import resize
 from datamodules.base import DataModule, check_batch
 from datamodules.collate import collate
 from datamodules.video import VideoFolder, VideoTable
-from datamodules.video_files import cut_pictures, cut_sound, decode_pictures
+from datamodules.video_files import _resized, cut_pictures, cut_sound, decode_pictures
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.model import Perceiver
 from perceiver_lightning.tasks.classification import ClassificationTask
@@ -98,6 +99,17 @@ def test_pictures_are_resized_as_images_are(tmp_path, size, crop):
     path = write_clip(tmp_path / "a.mp4", np.stack([picture] * 3))
     expected = resize(torch.from_numpy(picture), list(size), crop).int()
     assert (torch.from_numpy(decoded(path, size=size, crop=crop)[1]).int() - expected).abs().float().mean() < 3
+
+
+@pytest.mark.parametrize(
+    "centre, rows, columns",
+    [((0.25, 0.75), (0, 24), (36, 60)), ((0.0, 1.0), (0, 24), (40, 64)), ((1, 0.5), (24, 48), (20, 44))],
+)
+def test_a_piece_about_another_centre(centre, rows, columns):
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # half of 48 rows, at its own scale
+    frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+    found = _resized(VideoReformatter(), 1, [24, 24], 3, 0.5, centre, frame)
+    assert np.array_equal(found, picture[slice(*rows), slice(*columns)])
 
 
 @settings(deadline=None)
@@ -364,6 +376,7 @@ def test_broken_files_end_the_run_or_are_left_out_and_counted(tmp_path, caplog, 
         ({"size": [8]}, r"size: expected an int or \[height, width\] of at least 1, found \[8\]"),
         ({"channels": 2}, "channels: expected 1 or 3, found 2"),
         ({"centre_crop": 0.0}, "centre_crop: expected null, or a number above 0 and up to 1, found 0.0"),
+        ({"centre": (0.5, 1.5)}, r"centre: expected two shares from 0 to 1, found \(0.5, 1.5\)"),
         ({"patch": [1, 3, 4]}, r"patch: expected null, or .pictures, height, width. that divide the size \[8, 8\], fo"),
         ({"patch": [8, 8]}, "patch: expected null, or"),
         ({"mean": [0.5]}, r"mean: expected one number, or 3 \(channels\), found"),
