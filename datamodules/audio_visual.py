@@ -21,7 +21,7 @@ from datamodules.video_files import VIDEOS, Track, VideoSet, cut_sound, decode_s
 Modality = Literal["video", "audio"]
 # fmt: off
 PICTURES = [  # what the two have by themselves; the rest is that of the whole
-    "frames", "fps", "size", "channels", "centre_crop", "centre", "patch", "mean", "std", "random_crop",
+    "frames", "fps", "size", "channels", "centre_crop", "centre", "patch", "mean", "std", "changes", "random_crop",
     "horizontal_flip", "brightness",
 ]
 SOUND = [
@@ -52,7 +52,7 @@ class AudioVisual(Files, ABC):
         seconds: length of a clip. Of a longer file training takes a random piece, evaluation `eval_clips`; what is
             shorter is padded and masked.
         video: what `Video` has of frames, fps, size, channels, centre_crop, centre, patch, mean, std,
-            random_crop, horizontal_flip and brightness.
+            changes, random_crop, horizontal_flip and brightness.
         audio: what `Audio` has of sample_rate, channels, mels, window, hop, frequencies, patch, scale, gain, noise and
             spec_augment; the last three are augmentation, in training alone.
         modality_dropout: in training, modality -> share of the clips in which it is masked out, as {video: 0.3}, the

@@ -45,6 +45,8 @@ class Video(Files, ABC):
             channels; null for single pixels.
         mean: what is taken off each channel, of values in [0, 1]; one number or one per channel.
         std: what each channel is then divided by; one number or one per channel.
+        changes: give each picture as what changed since the one before, in units of its clip's own standard deviation,
+            in the place of the picture: what stands still and how bright it is are gone.
         eval_clips: clips of each file in evaluation, evenly spread, whose probabilities are averaged.
         batch_size: files in a batch, on each device.
         num_workers: processes that read ahead; 0 is right for cached clips, else about one per core.
@@ -83,6 +85,7 @@ class Video(Files, ABC):
         patch: list[int] | None = None,
         mean: float | list[float] = 0.5,
         std: float | list[float] = 0.5,
+        changes: bool = False,
         eval_clips: int = 1,
         batch_size: int = 16,
         num_workers: int = 0,
@@ -140,6 +143,7 @@ class Video(Files, ABC):
         self.patch = patch
         self.mean = means
         self.std = stds
+        self.changes = changes
         self.eval_clips = eval_clips
         self.time_shift = time_shift
         self.random_crop = random_crop
@@ -182,7 +186,10 @@ class Video(Files, ABC):
         content, mask = batch["inputs"]["video"]["content"], batch["inputs"]["video"].get("mask")
         if training:
             content = self._augment(content)
-        content = patches(normalise(content, self.mean, self.std, mask), self.patch)
+        content = normalise(content, self.mean, self.std, mask)
+        if self.changes:
+            content = changes(content, mask)
+        content = patches(content, self.patch)
         part: dict[str, Any] = {"content": content}
         places, full = content.shape[1], self.modalities["video"]["resolution"]
         if places < full[0]:
@@ -204,3 +211,13 @@ class Video(Files, ABC):
             drawn = torch.rand(len(content), 1, 1, 1, 1, device=content.device)
             content = (content * (1 + self.brightness * (2 * drawn - 1))).clamp(max=255)
         return content
+
+
+def changes(content: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Pictures (B, T, H, W, C) less the one before each, over the root mean square of all that; the first is zero."""
+    changed = torch.cat([torch.zeros_like(content[:, :1]), content.diff(dim=1)], 1)
+    there = torch.ones_like(content[..., 0]) if mask is None else mask.to(content.dtype)
+    changed = changed * there[..., None]
+    values_B = there.flatten(1).sum(1).clamp(min=1) * content.shape[-1]
+    size_B = (changed.flatten(1).square().sum(1) / values_B).sqrt().clamp(min=1e-6)  # of a still clip it is zero
+    return changed / size_B[:, None, None, None, None]

@@ -157,7 +157,21 @@ def test_a_patch_is_its_pixels():
     torch.testing.assert_close(plain.finish(made_of([clip]), False)["inputs"]["video"]["content"][0], expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"patch": [1, 4, 4]}, {"patch": [2, 4, 4]}, {"frames": 5, "patch": [3, 8, 2]}])
+@pytest.mark.parametrize("gain, offset", [(1, 0), (2, 30)])
+def test_changes_are_what_moves_whatever_the_light(gain, offset):
+    clip = torch.randint(100, (5, 8, 8, 3), dtype=torch.uint8)
+    data = absent(frames=5, changes=True)
+    found = data.finish(made_of([clip * gain + offset, clip[:1].expand(5, -1, -1, -1)]), False)["inputs"]["video"]
+    moved = np.diff(clip.numpy().astype(float), axis=0, prepend=clip[:1].numpy().astype(float))
+    expected = torch.tensor(moved / np.sqrt((moved**2).mean()), dtype=torch.float32)
+    torch.testing.assert_close(found["content"][0], expected)
+    assert found["content"][1].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"patch": [1, 4, 4]}, {"patch": [2, 4, 4]}, {"frames": 5, "patch": [3, 8, 2]}, {"frames": 5, "changes": True}],
+)
 def test_a_clip_that_ends_early_gives_the_very_output_that_it_gives_alone(options):
     data = absent(**options)
     frames = options.get("frames", 4)
