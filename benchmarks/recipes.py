@@ -1,0 +1,218 @@
+"""What the recipes reach: each is trained as it stands, and what validation chose is tested, once.
+
+    python -m benchmarks.recipes [CONFIG ...] [--arms NAME ...] [--seeds N] [--jobs 1] [--anew] [--out FILE]
+
+A config has arms: splits, folds, modalities alone and together. Where several seeds are due, each arm is trained with
+each; where the recipe adds noise, its checkpoint is tested with the noise and without. Of ESC-10 and FSDD there is a
+baseline beside it: a ridge classifier on the mean spectra of a clip or of its eighths, and on their spread and greatest
+values over the clip.
+
+A row is written as soon as it is there. What the file has already, of a config that has not changed since, is not
+trained again unless `--anew` asks for it. `--jobs 2` trains two at a time, each on its share of the cores.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import machine
+from perceiver_lightning.analysis.runs import best, load_run
+from perceiver_lightning.cli import Opened
+from perceiver_lightning.cli import main as run
+
+WITHOUT_NOISE = "--data.init_args.noise=null"
+SPEAKERS = {"official split": [], "two speakers unheard": ["--data.init_args.test_speakers=[theo, yweweler]"]}
+FOLDS = {f"fold {fold}": [f"--data.init_args.test_fold={fold}"] for fold in range(1, 6)}
+TOGETHER = {"both": [], "both, late fusion": ["--model.init_args.fusion=late"]}
+CLIPS = {name: [f"--data.init_args.modalities=[{name}]"] for name in ("video", "audio")} | {
+    name: ["--data.init_args.modalities=[video, audio]", *given] for name, given in TOGETHER.items()
+}
+PAIRS = {
+    "image": ["--data.init_args.hide=[audio]"],
+    "audio": ["--data.init_args.hide=[image]"],
+    **TOGETHER,
+}
+
+
+class Recipe(NamedTuple):
+    """A config's arms with what each gives to the command line, its seeds, whether it has noise; in how many
+    parts the baseline sees a clip, 0 for none.
+    """
+
+    arms: dict[str, list[str]]
+    seeds: int = 1
+    noise: bool = False
+    ridge: int = 0
+
+
+RECIPES = {
+    "configs/audio/fsdd.yaml": Recipe(SPEAKERS, ridge=8),
+    "configs/audio/fsdd_waveform.yaml": Recipe({"official split": []}),
+    "configs/audio/esc10.yaml": Recipe(FOLDS, ridge=1),
+    "configs/points/ldraw.yaml": Recipe({"test split": []}),
+    "configs/video/grid_color.yaml": Recipe(CLIPS, seeds=3, noise=True),
+    "configs/audio_visual/grid_letter.yaml": Recipe(CLIPS, seeds=3, noise=True),
+    "configs/multimodal/av_digits.yaml": Recipe(PAIRS, seeds=3, noise=True),
+}
+
+
+class Job(NamedTuple):
+    """One row to come: `seed` None for the baseline, which needs none."""
+
+    config: str
+    arm: str
+    seed: int | None
+    runs_dir: str
+    threads: int
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """The row of one arm with one seed."""
+    torch.set_num_threads(job.threads)
+    recipe = RECIPES[job.config]
+    given = [f"--config={job.config}", *recipe.arms[job.arm]]
+    row: dict[str, Any] = {"config": job.config, "config_hash": hash_of(job.config), "arm": job.arm}
+    start = time.monotonic()
+    if job.seed is None:
+        row |= {"method": "ridge", "accuracy": ridge(given, recipe.ridge)}
+    else:
+        fit = run(["fit", *given, f"--seed_everything={job.seed}", f"--runs_dir={job.runs_dir}"])
+        row |= {"method": "Perceiver", "seed": job.seed, "minutes": (time.monotonic() - start) / 60}
+        checkpoint = f"--ckpt_path={fit.run}/checkpoints/best.ckpt"
+        chosen = best(load_run(fit.run))
+        row |= {"steps": fit.trainer.global_step, "validation": chosen[1] if chosen else None}
+        row["accuracy"] = tested(checkpoint)
+        if recipe.noise:
+            row["accuracy_without_noise"] = tested(checkpoint, WITHOUT_NOISE)
+    return {**row, "threads": job.threads, **machine()}
+
+
+def tested(*given: str) -> float:
+    """The accuracy on the test split."""
+    return float(run(["test", *given]).trainer.callback_metrics["test/accuracy"])
+
+
+def hash_of(config: str) -> str:
+    """Tells whether a config is what it was; its comments, which say the result, do not count."""
+    lines = (line.split("#")[0].rstrip() for line in Path(config).read_text().splitlines())
+    return hashlib.sha256("\n".join(line for line in lines if line).encode()).hexdigest()[:12]
+
+
+def ridge(given: Sequence[str], parts: int) -> float:
+    """Test accuracy of a ridge classifier on log-mel spectra, each the mean of one of so many parts of a clip, and on
+    their spread and greatest values; its strength is chosen on train and validation alone.
+    """
+    import numpy as np
+    import torch.nn.functional as F
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    data: Any = Opened(["fit", *given, "--data.init_args.patch=null"]).datamodule
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+
+    def pooled(loader: Any) -> tuple[Any, Any]:
+        features, labels = [], []
+        for batch in loader:
+            part = data.finish(batch, training=False)["inputs"]["audio"]
+            x_BTF = part["content"][..., 0]
+            there = part.get("mask", torch.ones_like(x_BTF, dtype=torch.bool))[..., 0]
+            for x_TF in (x[own] for x, own in zip(x_BTF, there, strict=True)):
+                means = F.adaptive_avg_pool1d(x_TF.T, parts).flatten()
+                features.append(torch.cat([means, x_TF.std(0), x_TF.amax(0)]))
+            labels.append(batch["labels"])
+        return torch.stack(features).numpy(), torch.cat(labels).numpy()
+
+    data.train_set = data.make_set(data.train_set.split, training=False)
+    train, val, test = map(pooled, (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()))
+    model = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(-2, 5, 22)))
+    model.fit(np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]]))
+    return float(model.score(*test))
+
+
+def spread_of(values: Sequence[float]) -> str:
+    """Mean and standard error, in percent."""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else mean
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The rows as a table: a line for each arm, and one for the mean over folds."""
+    table = Table("config", "arm", "method", "seeds", "minutes", "validation", "test", "without noise")
+    for config in dict.fromkeys(row["config"] for row in rows):
+        for method in ("Perceiver", "ridge"):
+            of = [row for row in rows if row["config"] == config and row["method"] == method]
+            groups = {arm: [row for row in of if row["arm"] == arm] for arm in dict.fromkeys(row["arm"] for row in of)}
+            if len(groups) > 1 and set(groups) <= set(FOLDS):
+                groups["mean of folds"] = of
+            for arm, group in groups.items():
+                cells = [
+                    spread_of([row[key] for row in group]) if all(row.get(key) is not None for row in group) else ""
+                    for key in ("validation", "accuracy", "accuracy_without_noise")
+                ]
+                minutes = f"{max(row['minutes'] for row in group):.1f}" if method == "Perceiver" else ""
+                table.add_row(config, arm, method, str(len(group)), minutes, *cells)
+    Console(width=140).print(table)
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The rows of a results file, none if it is not there."""
+    return json.loads(file.read_text()) if file.exists() else []
+
+
+def main() -> None:
+    """Train what is missing, write the results, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help=f"of {', '.join(RECIPES)}; all if not given")
+    parser.add_argument("--arms", nargs="+", help="only these; all if not given")
+    parser.add_argument("--seeds", type=int, help="in the place of the recipes' own number")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--anew", action="store_true", help="train also what the file has already")
+    parser.add_argument("--runs-dir", default="runs")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes.json"))
+    args = parser.parse_args()
+    for config in args.configs:
+        if config not in RECIPES:
+            parser.error(f"{config}: expected one of {', '.join(RECIPES)}")
+    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["config"], row["arm"], row["method"], row.get("seed")
+
+    there = {key(row) for row in read(args.out) if row["config_hash"] == hash_of(row["config"]) and not args.anew}
+    jobs = [
+        Job(config, arm, seed, args.runs_dir, threads)
+        for config in args.configs or RECIPES
+        for arm in RECIPES[config].arms
+        for seed in [
+            *range(args.seeds if args.seeds is not None else RECIPES[config].seeds),
+            *[None] * RECIPES[config].ridge,
+        ]
+        if (not args.arms or arm in args.arms)
+        and (config, arm, "ridge" if seed is None else "Perceiver", seed) not in there
+    ]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for row in pool.map(measure, jobs):
+            others = [other for other in read(args.out) if key(other) != key(row)]
+            rows = sorted([*others, row], key=lambda row: str(key(row)))
+            args.out.write_text(json.dumps(rows, indent=1) + "\n")  # after each: nothing is lost on Ctrl-C
+    show(read(args.out))
+
+
+if __name__ == "__main__":
+    main()
