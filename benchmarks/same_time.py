@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from perceiver_lightning.analysis.runs import best, load_run
+from perceiver_lightning.analysis.runs import at_best, load_run
 from perceiver_lightning.cli import main as run
 
 CONFIGS = ["configs/image/cifar10.yaml", "configs/image/clothing.yaml"]
@@ -41,14 +41,13 @@ def train(job: tuple[str, str, float, str, int]) -> dict[str, Any]:
     )
     seconds = time.monotonic() - start
     test = run(["test", f"--ckpt_path={fit.run}/checkpoints/best.ckpt"])
-    chosen = best(load_run(fit.run))
     return {
         "config": config,
         "attention": attention,
         "epochs": epochs,
         "steps": fit.trainer.global_step,
         "seconds": seconds,
-        "validation": chosen[1] if chosen else None,
+        "validation": at_best(load_run(fit.run), "val/accuracy"),
         "accuracy": float(test.trainer.callback_metrics["test/accuracy"]),
     }
 

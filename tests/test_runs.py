@@ -13,6 +13,7 @@ from rich.console import Console
 
 from perceiver_lightning.analysis.runs import (
     Incomplete,
+    at_best,
     best,
     compare,
     flat,
@@ -72,14 +73,16 @@ def test_a_later_value_at_the_same_step_counts(tmp_path):
 
 @given(st.lists(st.floats(0, 1) | st.just(math.nan), min_size=1, max_size=6), st.sampled_from(["min", "max"]))
 def test_the_best_is_by_the_config_s_own_monitor_and_mode(tmp_path_factory, losses, mode):
-    rows = [{"step": step, "epoch": step, "val/loss": loss} for step, loss in enumerate(losses)]
+    rows = [{"step": step, "epoch": step, "val/loss": loss, "val/f1": step / 8} for step, loss in enumerate(losses)]
     folder = tmp_path_factory.mktemp("runs") / "run"
-    found = best(load_run(write(folder, rows, {"checkpoint": {"monitor": "val/loss", "mode": mode}})))
+    run = load_run(write(folder, rows, {"checkpoint": {"monitor": "val/loss", "mode": mode}}))
+    found = best(run)
     numbers = [loss for loss in losses if not math.isnan(loss)]
     if not numbers:
-        assert found is None
+        assert found is at_best(run, "val/f1") is None
     else:
         assert found == ("val/loss", min(numbers) if mode == "min" else max(numbers), losses.index(found[1]))
+        assert at_best(run, "val/f1") == found[2] / 8 and at_best(run, "val/map") is None
 
 
 def test_compare_shows_results_and_only_the_keys_that_differ(two):

@@ -199,6 +199,12 @@ def best(run: Run) -> tuple[str, float, int] | None:
     return monitor, value, step
 
 
+def at_best(run: Run, metric: str) -> float | None:
+    """A metric of validation at the step that was best by the monitored one; None if either was never logged."""
+    found = best(run)
+    return dict(run.metrics.get(metric, [])).get(found[2]) if found else None
+
+
 def results(runs: Sequence[Run]) -> dict[str, list[str]]:
     """What runs reached, as text: `{row: [one cell a run]}`."""
     bests = [best(run) for run in runs]
