@@ -69,8 +69,8 @@ def measure(job: tuple[str, float, int | None]) -> dict[str, Any] | None:
     """The row of one config; None where its data are not at hand."""
     config, seconds, workers = job
     given = [] if workers is None else [f"--data.init_args.num_workers={workers}"]
-    data: Any = Opened(["fit", f"--config={config}", *given]).datamodule
     try:
+        data: Any = Opened(["fit", f"--config={config}", *given]).datamodule
         data.prepare_data()
         data.setup("fit")
     except InputError as error:

@@ -179,14 +179,17 @@ def main() -> None:
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help=f"of {', '.join(RECIPES)}; all if not given")
     parser.add_argument("--arms", nargs="+", help="only these; all if not given")
     parser.add_argument("--seeds", type=int, help="in the place of the recipes' own number")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--jobs", type=int, default=1, choices=range(1, 65), metavar="N", help="trainings side by side")
     parser.add_argument("--anew", action="store_true", help="train also what the file has already")
-    parser.add_argument("--runs-dir", default="runs")
+    parser.add_argument("--runs_dir", default="runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes.json"))
     args = parser.parse_args()
     for config in args.configs:
         if config not in RECIPES:
             parser.error(f"{config}: expected one of {', '.join(RECIPES)}")
+    known = {arm for config in args.configs or RECIPES for arm in RECIPES[config].arms}
+    if unknown := set(args.arms or []) - known:
+        parser.error(f"--arms: expected some of {', '.join(sorted(known))}, found {', '.join(sorted(unknown))}")
     threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20, help="of each training")
     parser.add_argument("--configs", nargs="+", default=CONFIGS)
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
-    parser.add_argument("--runs-dir", default="runs")
+    parser.add_argument("--runs_dir", default="runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/same_time.json"))
     args = parser.parse_args()
     threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)

@@ -1,5 +1,6 @@
 """What all sound here shares: clips, features, augmentation, positions in time."""
 
+import math
 from abc import ABC
 from typing import Any, Literal
 
@@ -100,7 +101,7 @@ class Audio(Files, ABC):
         for key, value in whole.items():
             require(value >= 1, key, "an integer of at least 1", value)
         require(channels in (1, 2), "channels", "1 or 2", channels)
-        length = round(seconds * sample_rate)
+        length = round(seconds * sample_rate) if 0 < seconds < math.inf else 0
         require(length >= 1, "seconds", "the length of a clip, a sample at least", seconds)
         axes = "[samples]" if mels is None else "[frames, bands]"
         patch = patch or [1] * (1 if mels is None else 2)

@@ -1,8 +1,11 @@
 """Clips with sound, as two modalities cut from the same seconds: GRID's spoken sentences, and folders of your own."""
 
+import math
 from abc import ABC
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 from zlib import crc32
 
 import torch
@@ -17,18 +20,9 @@ from datamodules.splits import ClassFolder, Split
 from datamodules.tables import check_present, read_csv
 from datamodules.video_base import Video
 from datamodules.video_files import VIDEOS, Track, VideoSet, cut_sound, decode_sound
+from perceiver_lightning.errors import InputError
 
 Modality = Literal["video", "audio"]
-# fmt: off
-PICTURES = [  # what the two have by themselves; the rest is that of the whole
-    "frames", "fps", "size", "channels", "centre_crop", "centre", "patch", "mean", "std", "changes", "random_crop",
-    "horizontal_flip", "brightness",
-]
-SOUND = [
-    "sample_rate", "channels", "mels", "window", "hop", "frequencies", "patch", "scale", "gain", "noise",
-    "spec_augment",
-]
-# fmt: on
 SENTENCES = {
     "command": ["bin", "lay", "place", "set"],
     "color": ["blue", "green", "red", "white"],
@@ -37,6 +31,40 @@ SENTENCES = {
     "digit": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
     "adverb": ["again", "now", "please", "soon"],
 }
+
+
+class PictureOptions(TypedDict, total=False):
+    """What the pictures have by themselves, as `Video` has it; the rest is that of the whole."""
+
+    frames: int
+    fps: float | None
+    size: int | list[int]
+    channels: int
+    centre_crop: float | None
+    centre: tuple[float, float]
+    patch: list[int] | None
+    mean: float | list[float]
+    std: float | list[float]
+    changes: bool
+    random_crop: int
+    horizontal_flip: bool
+    brightness: float
+
+
+class SoundOptions(TypedDict, total=False):
+    """What the sound has by itself, as `Audio` has it; the rest is that of the whole."""
+
+    sample_rate: int
+    channels: int
+    mels: int | None
+    window: int
+    hop: int
+    frequencies: list[float] | None
+    patch: list[int] | None
+    scale: list[float] | None
+    gain: float
+    noise: list[float] | None
+    spec_augment: list[int] | None
 
 
 class AudioVisual(Files, ABC):
@@ -51,10 +79,9 @@ class AudioVisual(Files, ABC):
         modalities: which of the two are used.
         seconds: length of a clip. Of a longer file training takes a random piece, evaluation `eval_clips`; what is
             shorter is padded and masked.
-        video: what `Video` has of frames, fps, size, channels, centre_crop, centre, patch, mean, std,
-            changes, random_crop, horizontal_flip and brightness.
-        audio: what `Audio` has of sample_rate, channels, mels, window, hop, frequencies, patch, scale, gain, noise and
-            spec_augment; the last three are augmentation, in training alone.
+        video: of the pictures, what `PictureOptions` names and `Video` explains.
+        audio: of the sound, what `SoundOptions` names and `Audio` explains; gain, noise and spec_augment are
+            augmentation, in training alone.
         modality_dropout: in training, modality -> share of the clips in which it is masked out, as {video: 0.3}, the
             paper's. A clip loses one at most, and never the only one that it has.
         noise: modality -> the standard deviation of white noise that is added to pixels or samples, as a multiple of
@@ -84,8 +111,8 @@ class AudioVisual(Files, ABC):
         class_names: list[str] | None = None,
         modalities: list[Modality] | None = None,
         seconds: float = 2.0,
-        video: dict[str, Any] | None = None,
-        audio: dict[str, Any] | None = None,
+        video: PictureOptions | None = None,
+        audio: SoundOptions | None = None,
         modality_dropout: dict[str, float] | None = None,
         noise: dict[str, float] | None = None,
         eval_clips: int = 1,
@@ -100,19 +127,21 @@ class AudioVisual(Files, ABC):
         predict_dir: str | None = None,
         skip_broken: bool = False,
     ) -> None:
-        names = modalities or ["video", "audio"]
-        known = set(names) <= {"video", "audio"} and len(set(names)) == len(names)
+        names = ["video", "audio"] if modalities is None else modalities
+        known = len(names) > 0 and set(names) <= {"video", "audio"} and len(set(names)) == len(names)
         require(known, "modalities", "[video], [audio] or [video, audio]", modalities)
         dropout, noise = modality_dropout or {}, noise or {}
         for key, levels in {"modality_dropout": dropout, "noise": noise}.items():
-            is_level = set(levels) <= {"video", "audio"} and min(levels.values(), default=0) >= 0
+            is_level = set(levels) <= {"video", "audio"} and all(0 <= level < math.inf for level in levels.values())
             require(is_level, key, "numbers of at least 0 for video and audio", levels)
         require(sum(dropout.values()) <= 1, "modality_dropout", "shares that add up to 1 at most", dropout)
         require(eval_clips >= 1, "eval_clips", "an integer of at least 1", eval_clips)
         require(time_shift >= 0, "time_shift", "a number of at least 0", time_shift)
         # Both are made whichever is used, so that what is wrong is said, whichever is used.
-        pictures = _Pictures(num_classes, seconds=seconds, **_checked("video", video, PICTURES))
-        sound = _Sound(num_classes, seconds=seconds, **_checked("audio", audio, SOUND))
+        with _named("video"):
+            pictures = _Pictures(num_classes, seconds=seconds, **(video or {}))
+        with _named("audio"):
+            sound = _Sound(num_classes, seconds=seconds, **(audio or {}))
         parts: dict[str, Video | Audio] = {"video": pictures, "audio": sound}
         super().__init__(
             VIDEOS,
@@ -187,7 +216,7 @@ def with_noise(example: dict[str, Any], levels: dict[str, float], anew: bool) ->
     Its name is the seed, whichever modalities there are; or the noise is drawn `anew` each time.
     """
     inputs = dict(example["inputs"])
-    for name in levels.keys() & inputs.keys():
+    for name in [name for name in levels if name in inputs]:  # in one order: they share torch's generator
         seed = crc32(f"{name} {example['name']}".encode())
         generator = None if anew else torch.Generator().manual_seed(seed)
         inputs[name] = {**inputs[name], "content": noisy(inputs[name]["content"], levels[name], generator)}
@@ -268,11 +297,14 @@ class AudioVisualFolder(AudioVisual):
         return self.files.find_test(self.split_seed)
 
 
-def _checked(key: str, options: dict[str, Any] | None, known: list[str]) -> dict[str, Any]:
-    """The options of one modality; InputError that names one which there is not."""
-    for name in options or {}:
-        require(name in known, f"{key}.{name}", f"one of {', '.join(known)}", repr(name))
-    return options or {}
+@contextmanager
+def _named(modality: str) -> Iterator[None]:
+    """Puts the modality before the key that an InputError names."""
+    try:
+        yield
+    except InputError as error:
+        own = str(error).startswith("seconds:")  # which is of both
+        raise error if own else InputError(f"{modality}.{error}") from error
 
 
 class _Pictures(Video):

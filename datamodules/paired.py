@@ -93,6 +93,7 @@ class Paired(DataModule):
             has_content = modalities[name]["channels"] > 0
             require(has_content, "noise", "modalities with channels", f"{name!r}, which is positions alone")
 
+        require(seed >= 0, "seed", "an integer of at least 0", seed)
         super().__init__(modalities, first.num_classes, first.class_names, first.multilabel, batch_size, num_workers)
         for member in members.values():
             self.elements |= member.elements

@@ -77,7 +77,7 @@ def load_arrays(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: expected an npz, found a file that cannot be read ({_line(error)})") from error
     if not isinstance(file, np.lib.npyio.NpzFile):
-        raise InputError(f"{path}: expected an npz with {', '.join(keys)}, found one array without a name")
+        raise InputError(f"{path}: expected an npz of named arrays, found one array without a name")
     with file:
         missing = [key for key in keys if key not in file]
         if missing:

@@ -83,13 +83,18 @@ def cut(split: Split, fraction: float, seed: int, key: str) -> tuple[Split, Spli
     return split.take(sorted(rest.tolist())), split.take(sorted(part.tolist()))
 
 
+# What folders of splits may be called, and which split each is.
+SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+
+
 def class_folders(folder: Path, kind: Kind) -> list[str]:
     """The names of the folders in a folder, sorted: its classes. Hidden ones are left out."""
     if not folder.is_dir():
         raise InputError(f"root: expected a folder with one folder of {kind.name} per class, found no folder {folder}")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise InputError(f"root: expected one folder of {kind.name} per class in {folder}, found none")
+        taken = " (a folder called train, val or test is taken for a split)" if folder.name.lower() in SPLITS else ""
+        raise InputError(f"root: expected one folder of {kind.name} per class in {folder}, found none{taken}")
     return names
 
 
@@ -119,7 +124,7 @@ def unlabelled_folder(folder: Path, kind: Kind) -> Split:
     """All files of a kind in a folder, at any depth, sorted by their path from it, which is their name."""
     if not folder.is_dir():
         raise InputError(f"predict_dir: expected a folder of {kind.name}, found no folder {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kind.extensions)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kind.extensions and path.is_file())
     if not paths:
         raise InputError(f"predict_dir: expected {kind.name} ({', '.join(kind.extensions)}) in {folder}, found none")
     return Split(paths, [str(path.relative_to(folder)) for path in paths], None, str(folder), kind)
@@ -135,7 +140,7 @@ class ClassFolder:
         root: the folder, from here or below the folder of all data (`located`).
         kind: of the files.
         num_classes: number of classes, if the folder may be absent (to know the price of a run before the data are
-            there); checked against the folder where it is there.
+            there); checked against the folder, where it is there, when the splits are asked for.
         test_fraction: share that is cut off for test where the folder is not split.
     """
 
@@ -144,16 +149,21 @@ class ClassFolder:
         self.kind = kind
         self.test_fraction = test_fraction
         found = class_folders(self._train_folder(), kind) if self.folder.is_dir() or num_classes is None else None
-        if found is not None and num_classes not in (None, len(found)):
+        # Checked where splits are asked for: to predict, a folder that has changed since the training does no harm.
+        self.found = found
+        self.num_classes = num_classes or len(found or [])
+        self.class_names = found if found is not None and len(found) == self.num_classes else None
+
+    def _check(self) -> None:
+        if self.found is not None and len(self.found) != self.num_classes:
             raise InputError(
-                f"num_classes: expected {len(found)}, the number of classes in {self._train_folder()}, "
-                f"found {num_classes}"
+                f"num_classes: expected {len(self.found)}, the number of classes in {self._train_folder()}, "
+                f"found {self.num_classes}"
             )
-        self.class_names = found
-        self.num_classes = len(found or []) or num_classes or 0
 
     def find_train(self, seed: int) -> tuple[Split, Split | None]:
         """The train folder, and the validation folder if there is one."""
+        self._check()
         if not self._folders_of_splits():
             return self._cut_test(seed)[0], None
         val = self._folders_of_splits().get("val")
@@ -161,14 +171,16 @@ class ClassFolder:
 
     def find_test(self, seed: int) -> Split:
         """The test folder."""
+        self._check()
         if not (splits := self._folders_of_splits()):
             return self._cut_test(seed)[1]
         return self._list(splits.get("test", self.folder / "test"))
 
     def _folders_of_splits(self) -> dict[str, Path]:
-        names = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
         entries = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        return {names[entry.name.lower()]: entry for entry in entries if entry.name.lower() in names and entry.is_dir()}
+        return {
+            SPLITS[entry.name.lower()]: entry for entry in entries if entry.name.lower() in SPLITS and entry.is_dir()
+        }
 
     def _train_folder(self) -> Path:
         splits = self._folders_of_splits()

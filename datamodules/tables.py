@@ -78,6 +78,7 @@ class Table:
         self.path = Path(table) if Path(table).is_file() else located(None) / table
         self.kind = kind
         self.path_column, self.label_column, self.fold_column = path_column, label_column, fold_column
+        require(label_separator != "", "label_separator", "null, or what stands between labels", "nothing")
         self.separator = label_separator
         self.test_fold, self.val_fold = (None if fold is None else str(fold) for fold in (test_fold, val_fold))
         differ = val_fold is None or self.val_fold != self.test_fold
@@ -117,9 +118,9 @@ class Table:
     def _split(self, wanted: Callable[[str], bool], key: str, skip_absent: bool) -> Split:
         """The files of the folds that are wanted, not read yet; `key` is named if there are none."""
         lines = self._lines()
-        chosen = [line for line in lines if self.fold_column is None or wanted(line[self.fold_column])]
+        chosen = [line for line in lines if self.fold_column is None or wanted(line[self.fold_column].strip())]
         if self.fold_column is not None:
-            folds = sorted({line[self.fold_column] for line in lines})
+            folds = sorted({line[self.fold_column].strip() for line in lines})
             # Looked for in each split: with a test fold of another name, training would take what is meant for test.
             for name, fold in (("test_fold", self.test_fold), ("val_fold", self.val_fold)):
                 where = f"one of {', '.join(folds)}, the folds in {self.path}"

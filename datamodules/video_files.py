@@ -186,11 +186,11 @@ def _resized(
 def cut_pictures(pictures: np.ndarray, start: float, shift: float, fps: float, frames: int, seconds: float) -> Any:
     """The pictures (T, H, W, C) of the `frames` equal parts of `seconds` from `start` on, in the middle of each.
 
-    Fewer where the file ends early. A `shift` moves the clip without changing how many there are: the first and the
-    last picture stay on.
+    Fewer where the file ends early, but one at the least if it has any. A `shift` moves the clip without changing how
+    many there are: the first and the last picture stay on.
     """
     middles = start + (np.arange(frames) + 0.5) * (seconds / frames)
-    count = int((middles * fps < len(pictures)).sum())
+    count = max(int((middles * fps < len(pictures)).sum()), min(1, len(pictures)))
     rows = np.floor((middles[:count] + shift) * fps).astype(int)
     return pictures[rows.clip(0, max(0, len(pictures) - 1))]
 

@@ -5,8 +5,10 @@ said again; what is not recognised is passed on as it is.
 """
 
 import argparse
+import ast
 import difflib
 import errno
+import pydoc
 import re
 import traceback
 from collections.abc import Iterable, Iterator
@@ -95,9 +97,17 @@ def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
             return f"{key}: expected to import {module}, found No module named {found[2]!r}"
         name = found[1] or class_path  # the class path is the outer one's, where classes are nested
         return f"{key}: expected the name of a class, found {name}{did_you_mean(name, known_classes(key))}"
+    if found := re.search(r"Unexpected keys: \{'([^']+)'", text):  # of a dict whose keys are declared
+        typed = re.search(r"Subtypes: \[<class '([\w.]+)'", text)
+        own = getattr(pydoc.locate(typed[1]), "__annotations__", {}) if typed else {}
+        return f"{key}.{found[1]}: there is no such key{did_you_mean(found[1], own)}"
     value = re.search(r"(?:Given value|Got value): (.*)", text)
     if value and (types := re.findall(r"Expected an? (.*?)(?:\. Got value|\.?$)", text, re.MULTILINE)):
         given = re.sub(r"NestedArg\(.*val=(.*)\)$", r"\1", value[1])
+        outer = re.findall(r"Given value: (\{.*\})", text)
+        if outer and outer[0] != given:  # of a dict whose keys are declared, one value
+            values = ast.literal_eval(outer[0])
+            key = ".".join([key, *(name for name in values if str(values[name]) == given)][:2])
         return f"{key}: expected {' or '.join(dict.fromkeys(map(plain, types)))}, found {given}"
     return " ".join(message.split())
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import fails
 from image_files import batch_of
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
 from sound_files import tone
 from video_clips import greys, write_clip, write_folder, write_grid
 
-from datamodules.audio_visual import GRID, SENTENCES, AudioVisualFolder
+from datamodules.audio_visual import GRID, SENTENCES, AudioVisualFolder, with_noise
 from datamodules.base import DataModule, check_batch
 from datamodules.video_files import decode_sound
 from perceiver_lightning.errors import InputError
@@ -291,10 +292,13 @@ def test_a_broken_file_is_named_or_left_out(tmp_path, caplog):
         ({"modalities": ["audio", "audio"]}, "modalities: expected"),
         ({"modality_dropout": {"video": 1.5}}, "modality_dropout: expected shares that add up to 1 at most, found"),
         ({"noise": {"sound": 1.0}}, "noise: expected numbers of at least 0 for video and audio, found"),
-        ({"video": {"frame": 8}}, "video.frame: expected one of frames, fps, size, .*, found 'frame'"),
-        ({"audio": {"seconds": 1.0}}, "audio.seconds: expected one of sample_rate, .*, found 'seconds'"),
-        ({"video": {"patch": [1, 5, 5]}}, "patch: expected null, or .pictures, height, width. that divide the size"),
-        ({"audio": {"mels": 0}}, "mels: expected a multiple of 1"),
+        ({"modalities": []}, r"modalities: expected .video., .audio. or .video, audio., found \[\]"),
+        ({"noise": {"audio": 0.1, "video": float("nan")}}, "noise: expected numbers of at least 0 for video and audio"),
+        (
+            {"video": {"patch": [1, 5, 5]}},
+            "video.patch: expected null, or .pictures, height, width. that divide the size",
+        ),
+        ({"audio": {"mels": 0}}, "audio.mels: expected a multiple of 1"),
         ({"time_shift": -1.0}, "time_shift: expected a number of at least 0, found -1.0"),
         ({"seconds": 0.0}, "seconds: expected the length of a clip, above 0, found 0.0"),
         ({"eval_clips": 0}, "eval_clips: expected an integer of at least 1, found 0"),
@@ -340,3 +344,28 @@ def test_real_sentences():
     check_batch(batch, data.modalities, 25)
     assert batch["inputs"]["audio"]["content"].shape[1:] == (300, 64, 1)
     assert batch["inputs"]["audio"]["content"].std() > 0.5
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ("video={patch: 3}", "data.init_args.video.patch: expected list or null, found 3"),
+        ("video={horizontal_flip: maybe}", "data.init_args.video.horizontal_flip: expected true or false"),
+        ("audio={noise: 0.5}", "data.init_args.audio.noise: expected list or null, found 0.5"),
+        ("video={frame: 8}", "data.init_args.video.frame: there is no such key; did you mean frames?"),
+        ("audio={seconds: 1}", "data.init_args.audio.seconds: there is no such key"),
+    ],
+)
+def test_types_and_keys_of_one_modality_are_checked(capsys, given, sentence):
+    config = "--config=configs/audio_visual/grid_letter.yaml"
+    assert fails(capsys, "summary", config, f"--data.init_args.{given}").startswith(sentence)
+
+
+def test_noise_of_several_modalities_is_drawn_in_one_order(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("datamodules.audio_visual.noisy", lambda content, level, generator: drawn.append(level))
+    example = {"inputs": {"video": {"content": None}, "audio": {"content": None}}, "name": "x"}
+    for levels in ({"video": 1.0, "audio": 2.0}, {"audio": 2.0, "video": 1.0}):
+        drawn.clear()
+        with_noise(example, levels, anew=True)
+        assert drawn == list(levels.values())

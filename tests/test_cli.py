@@ -108,12 +108,13 @@ def test_predict_writes_where_it_is_told(run, photos):
     assert not (run / "predictions.csv").exists()
 
 
-def test_predict_knows_its_classes_without_the_folder_of_the_training(here, photos):
+@pytest.mark.parametrize("change", [shutil.rmtree, lambda folder: (folder / "new").mkdir()])
+def test_predict_knows_its_classes_whatever_became_of_the_folder_of_the_training(here, photos, change):
     for name in ("cat", "dog"):
         write_images(here / "pets" / name, 20, size=(8, 8))
     pets = ["--data=ImageFolder", "--data.init_args.root=pets", "--data.init_args.size=8"]
     main(["fit", "--config=tiny.yaml", *pets, "--trainer.max_epochs=1"])
-    shutil.rmtree(here / "pets")
+    change(here / "pets")
     best = "--ckpt_path=runs/tiny/version_0/checkpoints/best.ckpt"
     main(["predict", best, f"--data.init_args.predict_dir={photos}"])
     with open("runs/tiny/version_0/predictions.csv") as file:

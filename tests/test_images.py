@@ -221,8 +221,12 @@ def test_the_number_of_classes_stands_in_for_a_missing_folder(folder, tmp_path):
     with pytest.raises(InputError, match=f"found no folder {tmp_path / 'nowhere'}"):
         data.setup("fit")
     assert ImageFolder(str(folder), num_classes=2).class_names == ["cat", "dog"]
-    with pytest.raises(InputError, match=f"num_classes: expected 2, the number of classes in {folder}/train, found 3"):
-        ImageFolder(str(folder), num_classes=3)
+    other = ImageFolder(str(folder), num_classes=3, predict_dir=str(folder))
+    other.setup("predict")  # which does not ask for classes
+    for stage in ("fit", "test"):
+        sentence = f"num_classes: expected 2, the number of classes in {folder}/train, found 3"
+        with pytest.raises(InputError, match=sentence):
+            other.setup(stage)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

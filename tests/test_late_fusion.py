@@ -5,6 +5,7 @@ import torch
 from randomly import randomise
 
 from datamodules.synthetic import Moving
+from perceiver_lightning.analysis.attention_maps import record
 from perceiver_lightning.analysis.summary import summarise
 from perceiver_lightning.cli import main
 from perceiver_lightning.errors import InputError
@@ -114,6 +115,11 @@ def test_each_modality_is_drawn_by_its_own_perceiver():
     assert [sorted(drawn) for drawn in figures(late.perceiver, batch, [0, 2], data, latents=1)] == [
         ["audio", "video"]
     ] * 2
+
+
+def test_maps_are_of_one_perceiver():
+    with pytest.raises(ValueError, match=r"perceiver is a LateFusion: expected a Perceiver; of late fusion, `\.of"):
+        record(fused(), inputs({}))
 
 
 def test_another_fusion_is_refused():

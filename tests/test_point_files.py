@@ -210,5 +210,5 @@ def test_a_ply_without_the_feature_is_named(tmp_path):
 
 def test_an_npy_is_no_npz(tmp_path):
     np.save(tmp_path / "a.npy", TABLE)
-    with says("a.npy: expected an npz with points, found one array without a name"):
+    with says("a.npy: expected an npz of named arrays, found one array without a name"):
         load_arrays(tmp_path / "a.npy", ["points"])

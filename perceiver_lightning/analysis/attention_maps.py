@@ -81,6 +81,11 @@ def record(perceiver: Perceiver, inputs: Mapping[str, Mapping[str, Any]]) -> Rec
     """Run the model on a batch's inputs and keep what its layers were given; its mode (training or not) stays."""
     layers: list[tuple[Any, Tensor]] = []
     decoder: list[Any] = []
+    if not isinstance(perceiver, Perceiver):
+        raise ValueError(
+            f"perceiver is a {type(perceiver).__name__}: expected a Perceiver; of late fusion, `.of(modality)` and the "
+            "inputs of that modality alone"
+        )
     modules = [*perceiver.cross_attends, *(layer for stack in perceiver.stacks for layer in cast(Any, stack))]
     hooks = [
         module.register_forward_pre_hook(lambda module, given: layers.append((module, given[0]))) for module in modules
