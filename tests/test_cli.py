@@ -80,6 +80,18 @@ def test_flags_win_over_the_checkpoint_in_test(run):
     assert cli.config.test.model.init_args.latent_width == 8
 
 
+def test_a_null_in_the_place_of_a_default_is_remembered(here):
+    for name in ("cat", "dog"):
+        write_images(here / "pets" / name, 20, size=(8, 8))
+    pets = ["--data=ImageFolder", "--data.init_args.root=pets", "--data.init_args.size=8"]
+    main(["fit", "--config=tiny.yaml", *pets, "--data.init_args.centre_crop=null", "--trainer.max_epochs=1"])
+    cli = main(["test", "--ckpt_path=runs/tiny/version_0/checkpoints/best.ckpt"])
+    assert cli.config.test.data.init_args.centre_crop is None
+    assert (
+        yaml.safe_load(Path("runs/tiny/version_0/config.yaml").read_text())["data"]["init_args"]["centre_crop"] is None
+    )
+
+
 def test_a_config_wins_over_the_checkpoint_too(run):
     Path("more.yaml").write_text(yaml.safe_dump({"data": {"class_path": "Digits", "init_args": {"batch_size": 60}}}))
     cli = main(["test", f"--ckpt_path={run}/checkpoints/best.ckpt", "--config=more.yaml"])

@@ -132,7 +132,7 @@ def check_monitor(key: str, metric: str | None, trainer: Trainer) -> None:
 
 
 class KeepConfig(SaveConfigCallback):
-    """The whole configuration, in config.yaml of the run and in each of its checkpoints."""
+    """The whole configuration, nulls as well (a default may be something else), in config.yaml and each checkpoint."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Not yet: a checkpoint that does not fit must leave the run it is of as it is."""
@@ -143,11 +143,11 @@ class KeepConfig(SaveConfigCallback):
         if folder and trainer.is_global_zero:
             if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().is_relative_to(Path(folder).resolve()):
                 config["ckpt_path"] = None
-            self.parser.save(config, os.path.join(folder, "config.yaml"), overwrite=True)
+            self.parser.save(config, os.path.join(folder, "config.yaml"), skip_unset=False, overwrite=True)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """As YAML text, which a checkpoint may hold: it is read with weights_only."""
-        checkpoint["config"] = self.parser.dump(self.config)
+        checkpoint["config"] = self.parser.dump(self.config, skip_unset=False)
 
 
 class ConfigWins(Callback):
