@@ -7,8 +7,8 @@ each; where the recipe adds noise, its checkpoint is tested with the noise and w
 baseline beside it: a ridge classifier on the mean spectra of a clip or of its eighths, and on their spread and greatest
 values over the clip.
 
-A row is written as soon as it is there. What the file has already, of a config that has not changed since, is not
-trained again unless `--anew` asks for it. `--jobs 2` trains two at a time, each on its share of the cores.
+A row is written as soon as it is there. What the file has already is not trained again unless `--anew` asks for it, or
+the config has changed: then its rows are dropped. `--jobs 2` trains two at a time, each on its share of the cores.
 """
 
 import argparse
@@ -169,8 +169,20 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The rows of a results file, none if it is not there."""
-    return json.loads(file.read_text()) if file.exists() else []
+    """The rows of a results file, none if it is not there; those of configs that have changed since are gone."""
+    rows = json.loads(file.read_text()) if file.exists() else []
+    return [row for row in rows if row["config_hash"] == hash_of(row["config"])]
+
+
+def write(rows: list[dict[str, Any]], file: Path) -> None:
+    """Write the rows, sorted."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(sorted(rows, key=lambda row: str(key(row))), indent=1) + "\n")
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a row is of: there is one of each."""
+    return row["config"], row["arm"], row["method"], row.get("seed")
 
 
 def main() -> None:
@@ -191,28 +203,23 @@ def main() -> None:
     if unknown := set(args.arms or []) - known:
         parser.error(f"--arms: expected some of {', '.join(sorted(known))}, found {', '.join(sorted(unknown))}")
     threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
-
-    def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["config"], row["arm"], row["method"], row.get("seed")
-
-    there = {key(row) for row in read(args.out) if row["config_hash"] == hash_of(row["config"]) and not args.anew}
+    there = set() if args.anew else {key(row) for row in read(args.out)}
     jobs = [
         Job(config, arm, seed, args.runs_dir, threads)
         for config in args.configs or RECIPES
         for arm in RECIPES[config].arms
         for seed in [
             *range(args.seeds if args.seeds is not None else RECIPES[config].seeds),
-            *[None] * RECIPES[config].ridge,
+            *[None] * bool(RECIPES[config].ridge),
         ]
         if (not args.arms or arm in args.arms)
         and (config, arm, "ridge" if seed is None else "Perceiver", seed) not in there
     ]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write(read(args.out), args.out)
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for row in pool.map(measure, jobs):
-            others = [other for other in read(args.out) if key(other) != key(row)]
-            rows = sorted([*others, row], key=lambda row: str(key(row)))
-            args.out.write_text(json.dumps(rows, indent=1) + "\n")  # after each: nothing is lost on Ctrl-C
+            # After each: nothing is lost on Ctrl-C.
+            write([*(other for other in read(args.out) if key(other) != key(row)), row], args.out)
     show(read(args.out))
 
 
