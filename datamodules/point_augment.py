@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.base import FARTHEST_POSITION
 
@@ -67,28 +67,6 @@ def drop_points(mask_BM: Tensor, greatest: float) -> Tensor:
     share_B1 = greatest * torch.rand(len(mask_BM), 1, device=mask_BM.device)
     kept_BM = mask_BM & (torch.rand(mask_BM.shape, device=mask_BM.device) >= share_B1)
     return torch.where(kept_BM.any(1, keepdim=True), kept_BM, mask_BM)
-
-
-def mix(
-    points: dict[str, Tensor], labels_B: Tensor, num_classes: int, alpha: float
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Of each cloud replace a share of the points, any ones, by those of the cloud before; labels become (B, K).
-
-    The share is one for the batch, drawn from Beta(alpha, alpha). (PointCutMix, arXiv 2101.01461, its random form.)
-
-    Args:
-        points: content (B, M, C), positions (B, M, 3) and perhaps mask (B, M); a cloud's points in any order.
-        labels_B: (B,).
-    """
-    share = torch.distributions.Beta(alpha, alpha).sample().item()
-    positions = points["positions"]
-    taken_BM1 = torch.rand(*positions.shape[:2], 1, device=positions.device) < share
-    mixed = {}
-    for name, x in points.items():
-        taken = taken_BM1[..., 0] if name == "mask" else taken_BM1
-        mixed[name] = torch.where(taken, x.roll(1, 0), x)
-    labels_BK = nn.functional.one_hot(labels_B, num_classes).float()
-    return mixed, labels_BK.lerp(labels_BK.roll(1, 0), share)
 
 
 def shrink_to_fit(positions_BMA: Tensor) -> Tensor:

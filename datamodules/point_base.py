@@ -17,7 +17,6 @@ from datamodules.point_augment import (
     choose,
     drop_points,
     jitter,
-    mix,
     normalise,
     random_angles,
     rotate,
@@ -137,8 +136,6 @@ class Points(Files, ABC):
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
         jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
         drop_points: in training, the greatest share of a cloud's points to leave out; each cloud gets its own share.
-        mix: in training, alpha of the mixing of clouds, whose share of points is drawn from Beta(alpha, alpha); 0 for
-            none. Makes labels soft.
         batch_size: clouds in a batch, on each device.
         num_workers: processes that read ahead; 0 is right for cached clouds, else about one per core.
         cache: keep clouds as they are read, normalised, with all their points: "memory"; or "disk", memory-mapped,
@@ -169,7 +166,6 @@ class Points(Files, ABC):
         scale_points: list[float] | None = None,
         jitter: float = 0.0,
         drop_points: float = 0.0,
-        mix: float = 0.0,
         batch_size: int = 64,
         num_workers: int = 0,
         cache: Literal["memory", "disk"] | None = None,
@@ -189,7 +185,6 @@ class Points(Files, ABC):
         require(samples >= (num_points or 1), "mesh_samples", f"null, or at least {num_points} (num_points)", samples)
         require(0 <= rotate <= 180, "rotate", "degrees from 0 to 180", rotate)
         require(jitter >= 0, "jitter", "a number of at least 0", jitter)
-        require(mix >= 0, "mix", "a number of at least 0", mix)
         require(0 <= drop_points < 1, "drop_points", "a share from 0 to below 1", drop_points)
         for key, scale in (("stretch", stretch), ("scale_points", scale_points)):
             is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
@@ -221,7 +216,6 @@ class Points(Files, ABC):
         self.scale_points = scale_points
         self.jitter = jitter
         self.drop_points = drop_points
-        self.mix = mix
         self.cache_dir = None if cache != "disk" else Path(cache_dir) if cache_dir else located(None) / "cache"
 
     def make_set(self, split: Split, training: bool) -> PointSet:
@@ -234,9 +228,6 @@ class Points(Files, ABC):
         points = dict(batch["inputs"]["points"])
         if training:
             points = self._augment(**points)
-            if self.mix:
-                points, labels = mix(points, batch["labels"], self.num_classes, self.mix)
-                batch = {**batch, "labels": labels}
         if self.features:
             mean, std = (points["content"].new_tensor(values) for values in (self.feature_mean, self.feature_std))
             points["content"] = (points["content"] - mean) / std

@@ -90,21 +90,6 @@ def test_each_cloud_loses_its_own_share_and_never_all():
     assert point_augment.drop_points(torch.ones(2000, 1, dtype=torch.bool), 0.999).all()
 
 
-def test_mixing_takes_points_of_the_cloud_before_and_as_much_of_its_label():
-    own = torch.arange(3.0)[:, None, None].expand(3, 4000, 3)
-    there = torch.ones(3, 4000, dtype=torch.bool)
-    there[1, 1000:] = False
-    points = {"content": 10 * own[..., :2], "positions": own, "mask": there}
-    mixed, labels = point_augment.mix(points, torch.tensor([2, 0, 1]), 4, 1.0)
-    before = torch.tensor([2.0, 0.0, 1.0])
-    taken = mixed["positions"][..., 0] == before[:, None]
-    assert torch.equal(mixed["content"], 10 * mixed["positions"][..., :2])  # what belongs to a point stays with it
-    assert torch.equal(mixed["mask"], torch.where(taken, there.roll(1, 0), there))
-    share = labels[0, 1].item()  # of the third cloud's label in the first one
-    assert labels.sum(1).tolist() == pytest.approx([1, 1, 1]) and labels[0, 2].item() == pytest.approx(1 - share)
-    torch.testing.assert_close(taken.float().mean(1), torch.full((3,), share), atol=0.04, rtol=0)
-
-
 def test_a_cloud_that_stands_out_is_shrunk_as_a_whole():
     clouds = torch.tensor([[[2.0, 0.0, 0.0], [1.0, -1.0, 0.5]], [[1.01, 0.0, 0.0], [0.0, 0.0, 0.0]]])
     shrunk = point_augment.shrink_to_fit(clouds)

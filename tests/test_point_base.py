@@ -95,13 +95,7 @@ def test_features_are_normalised_in_every_split(folder):
 
 
 def test_only_training_is_augmented_and_padding_stays_at_zero(folder):
-    options = {
-        "rotate": 180,
-        "stretch": [0.5, 2],
-        "scale_points": [0.9, 1.1],
-        "jitter": 0.1,
-        "drop_points": 0.5,
-    }
+    options = {"rotate": 180, "stretch": [0.5, 2], "scale_points": [0.9, 1.1], "jitter": 0.1, "drop_points": 0.5}
     data, plain = clouds(folder, **options), clouds(folder)
     for key, value in points_of(data, "test").items():
         assert torch.equal(value, points_of(plain, "test")[key])
@@ -110,14 +104,6 @@ def test_only_training_is_augmented_and_padding_stays_at_zero(folder):
     assert after["positions"][padding].eq(0).all() and not after["mask"][padding].any()
     assert (after["positions"] != before["positions"])[before["mask"]].any(1).all()
     assert 8 <= after["mask"].sum() < before["mask"].sum()
-
-
-def test_mixed_clouds_have_labels_of_both(folder):
-    data = clouds(folder, mix=1.0, num_points=4)
-    batch = data.finish(batch_of(data, "train"), training=True)
-    assert batch["labels"].shape == (len(batch["inputs"]["points"]["positions"]), data.num_classes)
-    torch.testing.assert_close(batch["labels"].sum(1), torch.ones(len(batch["labels"])))
-    assert data.finish(batch_of(data, "test"), training=False)["labels"].ndim == 1
 
 
 @pytest.mark.parametrize("key, value", [("rotate", 180), ("stretch", [0.5, 2]), ("scale_points", [0.9, 1.1])])
@@ -212,7 +198,6 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
         ({"num_points": 9, "mesh_samples": 8}, r"mesh_samples: expected null, or at least 9 \(num_points\), found 8"),
         ({"rotate": 181}, "rotate: expected degrees from 0 to 180, found 181"),
         ({"jitter": -1}, "jitter: expected a number of at least 0, found -1"),
-        ({"mix": -1.0}, "mix: expected a number of at least 0, found -1.0"),
         ({"drop_points": 1}, "drop_points: expected a share from 0 to below 1, found 1"),
         ({"stretch": [2, 1]}, r"stretch: expected null, or \[least, greatest\] above 0, found \[2, 1\]"),
         ({"scale_points": [0, 1]}, "scale_points: expected null, or .* above 0"),
