@@ -38,7 +38,7 @@ Step = Callable[[], None]
 
 OURS = "separable"
 DENSE = ["dense, fused", "dense, fused, not padded", "dense, plain"]
-LATENTS = ["latent stacks", "products of the latent stacks"]
+LATENTS = ["latent stacks alone", "products of the latent stacks"]
 SIDES = [64, 128, 256, 512, 1024, 2048]
 
 SMALL = {"model": "small", "frames": 0}
@@ -137,7 +137,7 @@ def network(rival: str, model: str, kind: str, content: torch.Tensor) -> tuple[n
         other = PerceiverForImageClassificationFourier(config)
         pixels = content.movedim(-1, 1)
         return other, lambda: other(inputs=pixels).logits
-    if rival == "latent stacks":
+    if rival == "latent stacks alone":
         (stack,) = Perceiver({"image": {"channels": 3, "resolution": size}}, 1000).stacks
         latents = torch.randn(1, 512, 1024)
         return stack, lambda: functools.reduce(lambda x, _: stack(x), range(8), latents)[:, 0, :1000]

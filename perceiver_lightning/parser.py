@@ -12,7 +12,7 @@ import pydoc
 import re
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePath
 from typing import Any, NoReturn, get_args
 
@@ -106,8 +106,9 @@ def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
         given = re.sub(r"NestedArg\(.*val=(.*)\)$", r"\1", value[1])
         outer = re.findall(r"Given value: (\{.*\})", text)
         if outer and outer[0] != given:  # of a dict whose keys are declared, one value
-            values = ast.literal_eval(outer[0])
-            key = ".".join([key, *(name for name in values if str(values[name]) == given)][:2])
+            with suppress(ValueError, SyntaxError):  # of values that are no literals, as nan
+                values = ast.literal_eval(outer[0])
+                key = ".".join([key, *(name for name in values if str(values[name]) == given)][:2])
         return f"{key}: expected {' or '.join(dict.fromkeys(map(plain, types)))}, found {given}"
     return " ".join(message.split())
 

@@ -350,6 +350,7 @@ def test_real_sentences():
     "given, sentence",
     [
         ("video={patch: 3}", "data.init_args.video.patch: expected list or null, found 3"),
+        ("video={patch: 3, brightness: .nan}", "data.init_args.video: expected list or null, found 3"),
         ("video={horizontal_flip: maybe}", "data.init_args.video.horizontal_flip: expected true or false"),
         ("audio={noise: 0.5}", "data.init_args.audio.noise: expected list or null, found 0.5"),
         ("video={frame: 8}", "data.init_args.video.frame: there is no such key; did you mean frames?"),
