@@ -54,6 +54,7 @@ class Audio(Files, ABC):
         spec_augment: in training, SpecAugment's [time masks, frames of each at most, frequency masks, bands of each at
             most]; null for none.
         mixup: in training, alpha of MixUp of the waveforms; 0 for none. Makes labels soft.
+        mixup_off_epoch: the epoch, from 0, from which on nothing is mixed any more; see `Images`.
         balanced_sampling: in training, draw each class equally often; see `Files`.
         cache: keep decoded clips, as int16 at `sample_rate`: "memory"; or "disk", memory-mapped, which all processes
             share and later runs find again; null decodes each clip each time.
@@ -91,6 +92,7 @@ class Audio(Files, ABC):
         noise: list[float] | None = None,
         spec_augment: list[int] | None = None,
         mixup: float = 0.0,
+        mixup_off_epoch: int | None = None,
         balanced_sampling: bool = False,
         cache: Literal["memory", "disk"] | None = None,
         cache_dir: str | None = None,
@@ -111,6 +113,9 @@ class Audio(Files, ABC):
             require(len(scale) == 2 and scale[1] > 0, "scale", "null, or [mean, standard deviation above 0]", scale)
         for key, amount in {"time_shift": time_shift, "gain": gain, "mixup": mixup}.items():
             require(amount >= 0, key, "a number of at least 0", amount)
+        if mixup_off_epoch is not None:
+            require(mixup_off_epoch >= 0, "mixup_off_epoch", "null, or an epoch of at least 0", mixup_off_epoch)
+            require(mixup > 0, "mixup_off_epoch", "null, as mixup is not given", mixup_off_epoch)
         require(0 <= speed < 1, "speed", "a number of at least 0 and below 1", speed)
         if noise is not None:
             require(len(noise) == 2 and noise[0] <= noise[1], "noise", "null, or [low, high] decibels", noise)
@@ -160,6 +165,7 @@ class Audio(Files, ABC):
         self.gain = gain
         self.noise = noise
         self.mixup = mixup
+        self.mixup_off_epoch = mixup_off_epoch
         self.cache_dir = cache_folder(cache, cache_dir)
 
     def make_set(self, split: Split, training: bool) -> ClipSet:
@@ -222,6 +228,6 @@ class Audio(Files, ABC):
             sound = gain(sound, self.gain)
         if self.noise is not None:
             sound = noise(sound, self.noise, length) * own_places(length, sound.shape[1])[..., None]
-        if self.mixup:
+        if self.mixup and self.is_before(self.mixup_off_epoch):
             sound, labels, length = mix(sound, labels, length, self.num_classes, self.mixup)
         return sound, length, labels

@@ -7,6 +7,8 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from datamodules.base import FARTHEST_POSITION
@@ -20,8 +22,36 @@ def normalise(positions: Tensor, into: Literal["ball", "cube"]) -> Tensor:
     The cube reaches from -1 to 1 along each axis. Points that all fall together come to lie at zero.
     """
     positions = positions - positions.mean(0)
-    distance = positions.norm(dim=1) if into == "ball" else positions.abs()
-    return positions / distance.max().clamp(min=torch.finfo(positions.dtype).tiny)
+    return positions / reach(positions, into).clamp(min=torch.finfo(positions.dtype).tiny)
+
+
+def reach(positions: Tensor, into: Literal["ball", "cube"]) -> Tensor:
+    """How far a cloud (M, 3) reaches from zero: to the smallest such ball or cube around it."""
+    return (positions.norm(dim=1) if into == "ball" else positions.abs()).max()
+
+
+def surface_shape(positions: Tensor, neighbours: int, up: int) -> Tensor:
+    """The shape of the surface around each point of a cloud (M, 3), by its nearest points, itself among them: (M, 4).
+
+    Linearity, planarity and verticality from the eigenvalues of their covariance, as Weinmann et al., "Semantic point
+    cloud interpretation based on optimal neighborhoods, relevant features and efficient classifiers" (2015), have
+    them; the last is how far the normal points away from the cloud's zero. All lie in [0, 1].
+    """
+    near = cKDTree(positions.numpy()).query(positions.numpy(), min(neighbours, len(positions)))[1]
+    own = positions[torch.from_numpy(near).view(len(positions), -1)].double()
+    own = own - own.mean(1, keepdim=True)
+    values, vectors = torch.linalg.eigh(own.mT @ own)  # rising; the first vector is the normal
+    least, middle, greatest = values.clamp(min=0).unbind(-1)
+    greatest = greatest.clamp(min=torch.finfo(values.dtype).tiny)
+    normals = vectors[..., 0]
+    outwards = F.normalize(positions.double(), dim=1)
+    measures = (
+        (greatest - middle) / greatest,
+        (middle - least) / greatest,
+        1 - normals[:, up].abs(),
+        (normals * outwards).sum(-1).abs(),
+    )
+    return torch.stack(measures, 1).float()
 
 
 def choose(points: Tensor, count: int | None, seed: int | None) -> Tensor:

@@ -19,10 +19,12 @@ from datamodules.point_augment import (
     jitter,
     normalise,
     random_angles,
+    reach,
     rotate,
     scale_points,
     shrink_to_fit,
     stretch,
+    surface_shape,
 )
 from datamodules.point_files import NORMALS, POINT_EXTENSIONS, read_points
 from datamodules.splits import Kind, Split
@@ -37,6 +39,8 @@ class PointSet(FileSet):
         split: the clouds; its kind opens them with what else `read_points` takes.
         reading: that: features, samples and seed.
         into: what they are normalised into.
+        derived: what is worked out of the positions, as features behind those that are read: `log_size`, `neighbours`
+            and `up` of `Points`.
         num_points: the most points of an example; null for all.
         seed: of the choice of these points; None for another choice each time.
         cache_dir: the folder of caches on disk; None to cache in memory, if at all.
@@ -47,6 +51,7 @@ class PointSet(FileSet):
         split: Split,
         reading: dict[str, Any],
         into: Literal["ball", "cube"] | None,
+        derived: dict[str, Any],
         num_points: int | None,
         seed: int | None,
         cache_dir: Path | None = None,
@@ -54,6 +59,7 @@ class PointSet(FileSet):
         super().__init__(split)
         self.reading = reading
         self.into = into
+        self.derived = derived
         self.num_points = num_points
         self.seed = seed
         self.cache_dir = cache_dir
@@ -78,7 +84,7 @@ class PointSet(FileSet):
         """Read all clouds once, as `FileSet.prepare`; on disk where there is a `cache_dir` and they are files."""
         if self.prepared or not cache or self.cache_dir is None or self.split.kind is not POINTS:
             return super().prepare(skip_broken, cache)
-        settings = {"points": self.into, **self.reading}
+        settings = {"points": self.into, **self.derived, **self.reading}
         title = f"Reading {self.split.kind.name} of {self.split.where}"
         self.arrays = cached(self.split.items, self._load, settings, title, skip_broken, self.cache_dir)
         broken = [self.split.names[row] for row in self.arrays.broken]
@@ -102,8 +108,14 @@ class PointSet(FileSet):
             expected = "positions in [-1, 1], as normalise is null"
             require(farthest <= FARTHEST_POSITION, where, expected, f"{farthest:g}")
         else:
+            size = reach(positions - positions.mean(0), self.into)
             positions = normalise(positions, self.into)
-        return torch.cat([positions, features], 1).numpy()
+        if self.derived["log_size"] is not None:
+            require(bool(size > 0), where, "a cloud with a size, as log_size is given", "points that all fall together")
+            mean, std = self.derived["log_size"]
+            features = torch.cat([features, ((size.log() - mean) / std).expand(len(positions), 1)], 1)
+        shapes = [surface_shape(positions, count, self.derived["up"]) for count in self.derived["neighbours"]]
+        return torch.cat([positions, features, *shapes], 1).numpy()
 
 
 class Points(Files, ABC):
@@ -120,6 +132,10 @@ class Points(Files, ABC):
             too), [red, green, blue] or [intensity]; none for bare points.
         feature_mean: what is taken off each feature; one number or one per feature.
         feature_std: what each feature is then divided by; one number or one per feature.
+        log_size: [mean, standard deviation] of the logarithm of how far clouds reach before they are normalised: with
+            these taken out, it is a feature of all points of a cloud. Null where size means nothing.
+        neighbours: numbers of nearest points: for each, the shape of the surface that they make around a point is four
+            features of it (`surface_shape`), worked out of all points as they are read.
         num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
             `sample_seed`. Null for all.
         mesh_samples: points that are drawn from the surface of a mesh when it is read; `num_points` if not given, or
@@ -155,6 +171,8 @@ class Points(Files, ABC):
         features: list[str] | None = None,
         feature_mean: float | list[float] = 0.0,
         feature_std: float | list[float] = 1.0,
+        log_size: list[float] | None = None,
+        neighbours: list[int] | None = None,
         num_points: int | None = 2048,
         mesh_samples: int | None = None,
         sample_seed: int = 0,
@@ -190,7 +208,15 @@ class Points(Files, ABC):
             is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
             require(is_range, key, "null, or [least, greatest] above 0", scale)
 
-        modalities = {"points": {"channels": len(features), "resolution": [resolution] * 3}}
+        if log_size is not None:
+            is_scale = len(log_size) == 2 and log_size[1] > 0
+            require(is_scale, "log_size", "null, or [mean, standard deviation above 0]", log_size)
+            require(normalise is not None, "normalise", "ball or cube, as log_size is given", "null")
+        neighbours = neighbours or []
+        require(min(neighbours, default=3) >= 3, "neighbours", "numbers of at least 3 points", neighbours)
+
+        channels = len(features) + (log_size is not None) + 4 * len(neighbours)
+        modalities = {"points": {"channels": channels, "resolution": [resolution] * 3}}
         super().__init__(
             POINTS,
             modalities,
@@ -211,6 +237,7 @@ class Points(Files, ABC):
         self.sample_seed = sample_seed
         self.normalise: Literal["ball", "cube"] | None = normalise
         self.up = AXES.index(up)
+        self.derived = {"log_size": log_size, "neighbours": neighbours, "up": self.up}
         self.rotate = rotate
         self.stretch = stretch
         self.scale_points = scale_points
@@ -221,7 +248,7 @@ class Points(Files, ABC):
     def make_set(self, split: Split, training: bool) -> PointSet:
         """The clouds of a split; other points of each every time if `training`."""
         seed = None if training else self.sample_seed
-        return PointSet(split, self.reading, self.normalise, self.num_points, seed, self.cache_dir)
+        return PointSet(split, self.reading, self.normalise, self.derived, self.num_points, seed, self.cache_dir)
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """Augment a batch if training, and normalise its features. See `Files.finish`."""
@@ -230,7 +257,8 @@ class Points(Files, ABC):
             points = self._augment(**points)
         if self.features:
             mean, std = (points["content"].new_tensor(values) for values in (self.feature_mean, self.feature_std))
-            points["content"] = (points["content"] - mean) / std
+            given, derived = points["content"].tensor_split([len(self.features)], -1)
+            points["content"] = torch.cat([(given - mean) / std, derived], -1)
         if "mask" in points:
             points["content"] = points["content"] * points["mask"][..., None]
         return {**batch, "inputs": {"points": points}}

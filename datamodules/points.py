@@ -100,12 +100,15 @@ class PointArrays(Points):
         features  (N, M, C), optional, if they are apart
         classes   (K,) strings, optional: the names of the classes
         ids       (N,) strings, optional: the names of the clouds
+        the array that `scale` names, (N,), optional: by what each cloud is to be multiplied to have its true size
 
     Args:
         root: an npz, or a folder with `train.npz`, `test.npz` and perhaps `val.npz`; from here or below the folder of
             all data.
         num_classes: number of classes.
         class_names: their names; else those in the npz of train, if it is there and has them.
+        scale: the name of the array of the clouds' sizes, where their points were normalised when they were stored; for
+            `log_size`.
         test_fraction: share that is cut off for test where there is one npz in all.
         options: as all point clouds have them.
     """
@@ -115,9 +118,11 @@ class PointArrays(Points):
         root: str,
         num_classes: int,
         class_names: list[str] | None = None,
+        scale: str | None = None,
         test_fraction: float = 0.1,
         **options: Any,
     ) -> None:
+        self.scale = scale
         self.path = Path(root) if Path(root).is_file() else located(root)
         if class_names is None and self._file("train").is_file():
             classes = load_arrays(self._file("train"), [], ["classes"]).get("classes")
@@ -144,8 +149,15 @@ class PointArrays(Points):
     def _load(self, split: str) -> Split:
         path = self._file(split)
         require(path.is_file(), "root", "an npz, or a folder with train.npz and test.npz", f"no file {path}")
-        arrays = load_arrays(path, ["points", "labels"], ["features", "ids"] if self.features else ["ids"])
+        needed = ["points", "labels", *([self.scale] if self.scale else [])]
+        arrays = load_arrays(path, needed, ["features", "ids"] if self.features else ["ids"])
         points, labels = take_columns(join_features(arrays, path), self.features, path), arrays["labels"]
+        if self.scale:
+            scale = arrays[self.scale]
+            is_scale = scale.dtype.kind in "fiu" and scale.shape == points.shape[:1] and bool((scale > 0).all())
+            expected = f"{len(points)} numbers above 0, one a cloud"
+            require(is_scale, f"{path}, {self.scale}", expected, f"{scale.dtype} {scale.shape}")
+            points = np.concatenate([points[..., :3] * scale[:, None, None].astype(np.float32), points[..., 3:]], -1)
         names = [str(name) for name in arrays.get("ids", [])]
         return array_split(points, labels, names, path, self.num_classes)
 

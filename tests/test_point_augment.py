@@ -97,3 +97,27 @@ def test_a_cloud_that_stands_out_is_shrunk_as_a_whole():
     assert 0.99 * FARTHEST_POSITION < shrunk[0].abs().max().item() <= FARTHEST_POSITION
     torch.testing.assert_close(shrunk[0] / shrunk[0, 0, 0], clouds[0] / 2)
     assert torch.equal(point_augment.shrink_to_fit(torch.zeros(1, 2, 3)), torch.zeros(1, 2, 3))
+
+
+def test_the_shape_of_a_surface_tells_a_wall_a_floor_a_pole_and_a_ball_apart():
+    """Linearity, planarity, verticality and how far the normal points away from the middle."""
+    flat, ball = 2 * torch.rand(400, 2) - 1, torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
+    floor = torch.stack([flat[:, 0], flat[:, 1], torch.full((400,), 0.5)], 1)
+    wall = floor[:, [2, 0, 1]]
+    pole = torch.linspace(-1, 1, 400)[:, None] * torch.tensor([0.0, 0.0, 1.0])
+    measured = {
+        name: point_augment.surface_shape(cloud, 30, 2)
+        for name, cloud in {"floor": floor, "wall": wall, "pole": pole, "ball": ball}.items()
+    }
+    for measures in measured.values():
+        assert measures.dtype == torch.float32 and measures.min() >= 0 and measures.max() <= 1 + 1e-6
+    torch.testing.assert_close(measured["floor"][:, 0] + measured["floor"][:, 1], torch.ones(400))  # nothing thick
+    assert measured["floor"][:, 1].mean() > 0.5 and measured["floor"][:, 2].max() < 1e-6
+    torch.testing.assert_close(measured["floor"][:, 3], 0.5 / floor.norm(dim=1))
+    torch.testing.assert_close(measured["wall"][:, 2], torch.ones(400))
+    torch.testing.assert_close(measured["pole"][:, 0], torch.ones(400))
+    assert measured["ball"][:, 3].min() > 0.95
+    assert point_augment.surface_shape(torch.zeros(2, 3), 16, 2).isfinite().all()
+    # Turned about the axis up, nothing changes.
+    turned = point_augment.rotate(floor[None], torch.tensor([0.7]), 2)[0]
+    torch.testing.assert_close(point_augment.surface_shape(turned, 30, 2), measured["floor"], atol=1e-3, rtol=0)

@@ -85,6 +85,30 @@ def test_of_many_points_some_are_drawn_anew_in_training_and_the_same_in_evaluati
     assert len(val) == 1 and len(train) > 5
 
 
+@pytest.mark.parametrize("cache", [None, "memory", "disk"])
+def test_size_and_shape_stand_behind_what_the_files_say(folder, tmp_path, cache):
+    options = {"feature_mean": 3, "feature_std": [2], "cache": cache, "cache_dir": str(tmp_path / "cache")}
+    plain = points_of(clouds(folder, normalise="ball", **options), "test")
+    data = clouds(folder, normalise="ball", log_size=[0.5, 2.0], neighbours=[3, 4], **options)
+    assert data.modalities["points"]["channels"] == 10
+    points = points_of(data, "test")
+    torch.testing.assert_close(points["content"][..., :1], plain["content"])
+    for row in range(8):
+        own = points["content"][row, points["mask"][row]]
+        cloud = torch.from_numpy(np.load(folder / "test" / ["flat", "tall"][row // 4] / f"{row % 4}.npy")[:, :3])
+        size = (cloud - cloud.mean(0)).norm(dim=1).max()
+        torch.testing.assert_close(own[:, 1].double(), ((size.log() - 0.5) / 2).expand(len(own)), rtol=1e-5, atol=1e-5)
+        # The flat ones are floors; the tall ones are lines that stand upright.
+        assert own[:, [4, 8]].max() < 1e-5 if row < 4 else own[:, [2, 6]].min() > 0.999
+
+
+def test_a_cloud_without_a_size_is_named(folder):
+    np.save(folder / "test" / "tall" / "1.npy", np.ones((5, 4)))
+    expected = "tall/1.npy: expected a cloud with a size, as log_size is given, found points that all fall together"
+    with pytest.raises(InputError, match=expected):
+        batch_of(clouds(folder, log_size=[0, 1]), "test")
+
+
 def test_features_are_normalised_in_every_split(folder):
     data = clouds(folder, feature_mean=3, feature_std=[2])
     for training in (True, False):
@@ -201,6 +225,9 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
         ({"drop_points": 1}, "drop_points: expected a share from 0 to below 1, found 1"),
         ({"stretch": [2, 1]}, r"stretch: expected null, or \[least, greatest\] above 0, found \[2, 1\]"),
         ({"scale_points": [0, 1]}, "scale_points: expected null, or .* above 0"),
+        ({"log_size": [0, 0]}, r"log_size: expected null, or \[mean, standard deviation above 0\], found \[0, 0\]"),
+        ({"log_size": [0, 1], "normalise": None}, "normalise: expected ball or cube, as log_size is given, found null"),
+        ({"neighbours": [2]}, r"neighbours: expected numbers of at least 3 points, found \[2\]"),
         ({"resolution": 0}, r"modalities\['points'\]\['resolution'\]: expected"),
     ],
 )

@@ -196,6 +196,26 @@ def test_arrays_are_read_as_they_are(tmp_path):
     assert batch_of(warm, "train")["inputs"]["points"]["content"].eq(1).all()
 
 
+def test_the_true_size_of_stored_clouds_is_a_feature(tmp_path):
+    points, labels = np.random.default_rng(0).normal(size=(8, 30, 3)), np.arange(8) % 2
+    whole = {"points": points, "labels": labels, "size": np.arange(1.0, 9)}
+    np.savez(tmp_path / "train.npz", **whole)
+    np.savez(tmp_path / "test.npz", **whole)
+    options = {"root": str(tmp_path), "num_classes": 2, "normalise": "ball", "log_size": [0, 1]}
+    stored, true = (
+        batch_of(PointArrays(**options, scale=scale), "test")["inputs"]["points"] for scale in (None, "size")
+    )
+    torch.testing.assert_close(stored["positions"], true["positions"])
+    more = (true["content"] - stored["content"]).exp()[..., 0]
+    torch.testing.assert_close(more, torch.arange(1.0, 9)[:, None].expand(8, 30))
+    for wrong in (np.zeros(8), np.ones(7), np.array(["a"] * 8)):
+        np.savez(tmp_path / "test.npz", **{**whole, "size": wrong})
+        with pytest.raises(InputError, match=r"test\.npz, size: expected 8 numbers above 0, one a cloud, found"):
+            batch_of(PointArrays(**options, scale="size"), "test")
+    with pytest.raises(InputError, match="expected the arrays points, labels, scales"):
+        batch_of(PointArrays(**options, scale="scales"), "test")
+
+
 def test_one_npz_in_all_is_split_by_seed(tmp_path):
     write_arrays(tmp_path / "all.npz", count=40)
     data = PointArrays(str(tmp_path / "all.npz"), 2, test_fraction=0.25, val_fraction=0.2)
