@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -41,7 +42,8 @@ def made_up(tmp_path):
         elif config["data"]["class_path"] == "TorchvisionImages":
             given |= {"root": tmp_path, "val_fraction": 0.3}
         elif config["data"]["class_path"] == "PointArrays":
-            write_arrays(tmp_path / "clouds" / "train.npz", points=40)
+            scale = {own["scale"]: np.arange(1, 13)} if "scale" in own else {}
+            write_arrays(tmp_path / "clouds" / "train.npz", points=40, **scale)
             given |= {"root": tmp_path / "clouds", "num_classes": 2, "num_points": 32, "val_fraction": 0.3}
         elif config["data"]["class_path"] == "ModelNet":
             for name in MODELNET40:
