@@ -108,7 +108,7 @@ class PointArrays(Points):
         num_classes: number of classes.
         class_names: their names; else those in the npz of train, if it is there and has them.
         scale: the name of the array of the clouds' sizes, where their points were normalised when they were stored; for
-            `log_size`.
+            `log_size`. Files in `predict_dir` have no such array: they are taken at the size that they have.
         test_fraction: share that is cut off for test where there is one npz in all.
         options: as all point clouds have them.
     """
