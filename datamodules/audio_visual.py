@@ -85,7 +85,8 @@ class AudioVisual(Files, ABC):
         modality_dropout: in training, modality -> share of the clips in which it is masked out, as {video: 0.3}, the
             paper's. A clip loses one at most, and never the only one that it has.
         noise: modality -> the standard deviation of white noise that is added to pixels or samples, as a multiple of
-            that of the clip itself. In all splits: other noise each time in training, else the same.
+            that of the clip itself. In evaluation always of that level, and the same each time; in training other noise
+            each time, of a level between none and that.
         eval_clips: clips of each file in evaluation, evenly spread, whose probabilities are averaged.
         batch_size: files in a batch, on each device.
         num_workers: processes that read ahead; 0 is right for cached clips, else about one per core.
@@ -213,7 +214,7 @@ class AudioVisual(Files, ABC):
 def with_noise(example: dict[str, Any], levels: dict[str, float], anew: bool) -> dict[str, Any]:
     """An example, of one clip or several, with noise on its bytes and samples; see `AudioVisual`.
 
-    Its name is the seed, whichever modalities there are; or the noise is drawn `anew` each time.
+    Its name is the seed, whichever modalities there are; or the noise is drawn `anew` each time, and its level too.
     """
     inputs = dict(example["inputs"])
     for name in [name for name in levels if name in inputs]:  # in one order: they share torch's generator

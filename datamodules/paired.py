@@ -43,7 +43,8 @@ class Paired(DataModule):
             example loses one modality at most, and never the only one that it has; the shares add up to 1 at most.
         hide: modalities that are masked out everywhere, to see what the others do alone.
         noise: modality -> the standard deviation of white noise that is added to what was read (pixels, samples), as a
-            multiple of that of the example itself. In all splits: other noise each time in training, else the same.
+            multiple of that of the example itself. In evaluation always of that level, and the same each time; in
+            training other noise each time, of a level between none and that.
         batch_size: examples in a batch, on each device.
         num_workers: processes that read ahead.
 

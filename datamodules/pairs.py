@@ -21,7 +21,7 @@ class PairSet(Dataset):
         others: of each example, the rows of each set that may stand in its place. If given, each example keeps its row
             of the first set, and draws those of the other sets anew each time.
         noise: modality -> standard deviation of added white noise, in those of the example's own values.
-        seed: of the noise, which is then the same each time; None for other noise each time.
+        seed: of the noise, which is then the same each time; None for other noise each time, of any level up to that.
     """
 
     def __init__(
@@ -88,7 +88,13 @@ def plain(label: Any) -> Any:
 
 
 def noisy(content: Tensor, level: float, generator: torch.Generator | None) -> Tensor:
-    """Content with white noise of `level` times its own standard deviation; integers are rounded and clipped."""
+    """Content with white noise of `level` times its own standard deviation; integers are rounded and clipped.
+
+    Without a generator, in training, the level is drawn too, evenly from none to `level`: who has only ever heard loud
+    noise does not know clean sound.
+    """
+    if generator is None:
+        level *= float(torch.rand(()))
     values = content if content.is_floating_point() else content.float()
     drawn = torch.randn(values.shape, dtype=values.dtype, generator=generator)
     values = values + level * values.std(correction=0) * drawn

@@ -177,9 +177,13 @@ def test_noise_has_its_level_in_training_and_evaluation(tmp_path):
     for split in ("train", "val"):
         before, after = finished(clean, split)["inputs"], finished(noisy, split)["inputs"]
         added = {name: after[name]["content"] - before[name]["content"] for name in before}
-        assert abs(added["video"].std() / before["video"]["content"].std() - 0.2) < 0.01
         loudness = [part.square().mean((1, 2)) for part in (before["audio"]["content"], added["audio"])]
-        assert ((loudness[1] / loudness[0]).sqrt() - 0.5).abs().max() < 0.02
+        levels = (loudness[1] / loudness[0]).sqrt()
+        if split == "val":
+            assert abs(added["video"].std() / before["video"]["content"].std() - 0.2) < 0.01
+            assert (levels - 0.5).abs().max() < 0.02
+        else:
+            assert levels.max() < 0.52 and levels.std() > 0.05 and added["video"].any()
         again = finished(noisy, split)["inputs"]
         same = all(torch.equal(after[name]["content"], again[name]["content"]) for name in after)
         assert same == (split == "val")
