@@ -65,6 +65,29 @@ def test_a_new_learning_rate_reaches_the_restored_optimiser(run, schedule):
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["learning_rate"] == 7e-4
 
 
+def test_the_average_of_the_weights_is_kept_and_goes_on(here):
+    averages: list[dict[str, torch.Tensor]] = []
+
+    class ByHand(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            now = {name: value.clone() for name, value in pl_module.state_dict().items()}
+            before = averages[-1] if averages else now
+            averages.append({name: 0.8 * before[name] + 0.2 * value for name, value in now.items()})
+
+    average = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.8"]
+    with with_callback(ByHand()):
+        main(["fit", "--config=tiny.yaml", *average])
+        main(["fit", "--ckpt_path=runs/tiny/version_0/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
+    last = torch.load("runs/tiny/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == len(averages) == 16
+    torch.testing.assert_close(last["state_dict"], averages[-1])
+    assert not torch.equal(*(last[key]["perceiver.latents"] for key in ("state_dict", "current_model_state")))
+    run = Path("runs/tiny/version_0")
+    validated = column(run, "val/loss")[15]
+    cli = main(["validate", "--config=tiny.yaml", f"--ckpt_path={run}/checkpoints/last.ckpt"])
+    assert np.isclose(float(cli.trainer.callback_metrics["val/loss"]), validated, rtol=1e-5)
+
+
 def test_new_patience_wins_on_resume(run):
     more = ["--early_stopping.patience=77", "--trainer.max_epochs=3"]
     cli = main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", *more])
