@@ -49,6 +49,7 @@ from perceiver_lightning.training.callbacks import (
 from perceiver_lightning.training.explain import Explain
 from perceiver_lightning.training.logging import RunLogger, TensorBoard
 from perceiver_lightning.training.measures import Measures
+from perceiver_lightning.training.memory import keep_freed_memory
 from perceiver_lightning.training.runs import (
     how_to_resume,
     next_commands,
@@ -101,6 +102,7 @@ def main(args: list[str] | None = None) -> "CLI":
     """
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
+    keep_freed_memory()
     with warnings.catch_warnings():
         for message in QUIET_WARNINGS:
             warnings.filterwarnings("ignore", message)
