@@ -77,11 +77,8 @@ def piece(sound: np.ndarray, start: int, length: int) -> np.ndarray:
 
 def faster(sound: np.ndarray, factor: float) -> np.ndarray:
     """Sound (T, C) played `factor` times as fast, and as high: (T / factor, C), linear between samples."""
-    places = np.arange(0, len(sound), factor).clip(max=len(sound) - 1)
-    before = places.astype(int)
-    share = (places - before)[:, None]
-    mixed = (1 - share) * sound[before] + share * sound[np.minimum(before + 1, len(sound) - 1)]
-    return mixed.round().astype(sound.dtype)
+    own, places = np.arange(len(sound)), np.arange(0, len(sound), factor)
+    return np.stack([np.interp(places, own, channel) for channel in sound.T], 1).round().astype(sound.dtype)
 
 
 class ClipSet(FileSet):
