@@ -4,9 +4,9 @@
 
 Every rival runs in a process of its own, all of a work in turn, for several rounds; a row holds the medians. A step is
 forward, cross-entropy, backward and AdamW; the one cross-attend is forward and backward. The first step of a process,
-with any compiling, is not counted but told apart. Memory is the peak above what the imported libraries hold, seen in
-another process in which freed memory goes back to the system at once: else the gaps in the allocator's heap, a fifth
-of all and other ones each time, would count as well.
+with any compiling, is not counted but told apart. The allocator keeps freed memory, as the command line has it. Memory
+is the peak above what the imported libraries hold, seen in another process in which freed memory goes back to the
+system at once: else the gaps in the allocator's heap, a fifth of all and other ones each time, would count as well.
 
 Rivals: the same model with dense attention, fused or plain, heads padded to a multiple of 8 or not; perceiver-pytorch
 with the same N, D, heads, depth and widths (its MLPs are wider and cannot be set otherwise); transformers' Perceiver
@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.machine import machine
+from perceiver_lightning.training.memory import keep_freed_memory
 
 Step = Callable[[], None]
 
@@ -228,6 +229,8 @@ def measure(rival: str, given: dict[str, Any], steps: int | None) -> dict[str, A
         import perceiver_pytorch  # noqa: F401
     if rival == "transformers":
         from transformers import PerceiverForImageClassificationFourier  # noqa: F401
+    if steps is None:
+        keep_freed_memory()  # as the command line does, and for all rivals
     torch.randn(64, 64) @ torch.randn(64, 64)
     before = peak_bytes()
     step, parameters = build(rival, **given)
