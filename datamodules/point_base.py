@@ -138,8 +138,10 @@ class Points(Files, ABC):
             features of it (`surface_shape`), worked out of all points as they are read.
         num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
             `sample_seed`. Null for all.
-        mesh_samples: points that are drawn from the surface of a mesh when it is read; `num_points` if not given, or
-            2048 where that is null.
+        eval_points: the most points in evaluation, if other than `num_points`: a Perceiver takes any number, and more
+            tell more.
+        mesh_samples: points that are drawn from the surface of a mesh when it is read; the greater of `num_points` and
+            `eval_points` if not given, or 2048 where `num_points` is null.
         sample_seed: the seed of both draws.
         normalise: "cube" or "ball": the mean of a cloud is moved to zero, and its farthest point scaled to lie on the
             cube from -1 to 1 or on the unit sphere. Null leaves positions alone, which must lie in [-1, 1] then.
@@ -174,6 +176,7 @@ class Points(Files, ABC):
         log_size: list[float] | None = None,
         neighbours: list[int] | None = None,
         num_points: int | None = 2048,
+        eval_points: int | None = None,
         mesh_samples: int | None = None,
         sample_seed: int = 0,
         normalise: Literal["ball", "cube"] | None = "cube",
@@ -197,10 +200,11 @@ class Points(Files, ABC):
         require(len(set(features)) == len(features), "features", "names that differ", features)
         require(len(means) == len(features), "feature_mean", per_feature, feature_mean)
         require(len(stds) == len(features) and min(stds, default=1) > 0, "feature_std", f"{per_feature}, above 0", stds)
-        for key, count in (("num_points", num_points), ("mesh_samples", mesh_samples)):
+        for key, count in (("num_points", num_points), ("eval_points", eval_points), ("mesh_samples", mesh_samples)):
             require(count is None or count >= 1, key, "null, or an integer of at least 1", count)
-        samples = mesh_samples or num_points or 2048
-        require(samples >= (num_points or 1), "mesh_samples", f"null, or at least {num_points} (num_points)", samples)
+        samples = mesh_samples or (max(num_points, eval_points or 1) if num_points else 2048)
+        for key, count in (("num_points", num_points), ("eval_points", eval_points)):
+            require(samples >= (count or 1), "mesh_samples", f"null, or at least {count} ({key})", samples)
         require(0 <= rotate <= 180, "rotate", "degrees from 0 to 180", rotate)
         require(jitter >= 0, "jitter", "a number of at least 0", jitter)
         require(0 <= drop_points < 1, "drop_points", "a share from 0 to below 1", drop_points)
@@ -234,6 +238,7 @@ class Points(Files, ABC):
         self.feature_mean = means
         self.feature_std = stds
         self.num_points = num_points
+        self.eval_points = eval_points or num_points
         self.sample_seed = sample_seed
         self.normalise: Literal["ball", "cube"] | None = normalise
         self.up = AXES.index(up)
@@ -247,8 +252,8 @@ class Points(Files, ABC):
 
     def make_set(self, split: Split, training: bool) -> PointSet:
         """The clouds of a split; other points of each every time if `training`."""
-        seed = None if training else self.sample_seed
-        return PointSet(split, self.reading, self.normalise, self.derived, self.num_points, seed, self.cache_dir)
+        count, seed = (self.num_points, None) if training else (self.eval_points, self.sample_seed)
+        return PointSet(split, self.reading, self.normalise, self.derived, count, seed, self.cache_dir)
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """Augment a batch if training, and normalise its features. See `Files.finish`."""

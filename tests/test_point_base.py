@@ -75,14 +75,17 @@ def test_a_padded_cloud_gets_the_output_that_it_gets_alone(folder):
 
 @pytest.mark.parametrize("count", [1, 5, 6])
 def test_of_many_points_some_are_drawn_anew_in_training_and_the_same_in_evaluation(folder, count):
-    data = clouds(folder, num_points=count)
+    data = clouds(folder, num_points=count, eval_points=4)
     data.setup("fit")
     val, train = (
         {tuple(map(tuple, split[len(split) - 1]["inputs"]["points"]["positions"].tolist())) for _ in range(20)}
         for split in (data.val_set, data.train_set)
     )
-    assert all(len(cloud) == count for cloud in val | train)
+    assert {len(cloud) for cloud in train} == {count} and {len(cloud) for cloud in val} == {4}
     assert len(val) == 1 and len(train) > 5
+    alike = clouds(folder, num_points=count)
+    alike.setup("fit")
+    assert len(alike.val_set[len(alike.val_set) - 1]["inputs"]["points"]["positions"]) == count
 
 
 @pytest.mark.parametrize("cache", [None, "memory", "disk"])
@@ -219,6 +222,11 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
         ({"feature_mean": [1, 2]}, r"feature_mean: expected one number, or 1 \(features\), found \[1, 2\]"),
         ({"feature_std": 0}, r"feature_std: .*above 0, found \[0\]"),
         ({"num_points": 0}, "num_points: expected null, or an integer of at least 1, found 0"),
+        ({"eval_points": 0}, "eval_points: expected null, or an integer of at least 1, found 0"),
+        (
+            {"num_points": 3, "eval_points": 9, "mesh_samples": 8},
+            r"mesh_samples: expected null, or at least 9 \(eval_points\), found 8",
+        ),
         ({"num_points": 9, "mesh_samples": 8}, r"mesh_samples: expected null, or at least 9 \(num_points\), found 8"),
         ({"rotate": 181}, "rotate: expected degrees from 0 to 180, found 181"),
         ({"jitter": -1}, "jitter: expected a number of at least 0, found -1"),
