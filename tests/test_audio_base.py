@@ -110,7 +110,7 @@ AUGMENTED = {"time_shift": 0.01, "speed": 0.2, "gain": 6.0, "noise": [5.0, 20.0]
     "options",
     [
         {**WAVE, **AUGMENTED, "patch": [16], "mixup": 0.4},
-        {**MEL, **AUGMENTED, "mixup": 0.4, "spec_augment": [1, 4, 2, 2]},
+        {**MEL, **AUGMENTED, "mixup": 0.4, "equaliser": 6.0, "spec_augment": [1, 4, 2, 2]},
         {**MEL, **AUGMENTED, "spec_augment": [1, 4, 2, 2], "patch": [2, 2], "channels": 2, "balanced_sampling": True},
     ],
     ids=["wave", "mel", "balanced"],
@@ -206,6 +206,8 @@ def test_a_silent_and_a_very_short_clip_are_finite(tmp_path):
         ({"noise": [20, 10]}, r"noise: expected null, or \[low, high\] decibels, found \[20, 10\]"),
         ({"spec_augment": [1, 2]}, "spec_augment: expected null, or .time masks, frames, frequency masks, bands."),
         ({"spec_augment": [1, 2, 1, 2], "mels": None}, "spec_augment: expected null, as mels is"),
+        ({"equaliser": -1.0}, "equaliser: expected a number of at least 0, found -1.0"),
+        ({**WAVE, "equaliser": 1.0}, "equaliser: expected 0, as mels is null, found 1.0"),
         ({"gain": -1.0}, "gain: expected a number of at least 0, found -1.0"),
         (
             {"window": 100},
