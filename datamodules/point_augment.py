@@ -30,6 +30,12 @@ def reach(positions: Tensor, into: Literal["ball", "cube"]) -> Tensor:
     return (positions.norm(dim=1) if into == "ball" else positions.abs()).max()
 
 
+def extents(positions: Tensor) -> Tensor:
+    """Half of how far a cloud (M, 3) extends along each axis, a thousandth of the greatest at least: (3,)."""
+    half = (positions.amax(0) - positions.amin(0)) / 2
+    return half.clamp(min=half.max() / 1000)
+
+
 def surface_shape(positions: Tensor, neighbours: int, up: int) -> Tensor:
     """The shape of the surface around each point of a cloud (M, 3), by its nearest points, itself among them: (M, 4).
 

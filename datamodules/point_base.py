@@ -16,6 +16,7 @@ from datamodules.point_augment import (
     AXES,
     choose,
     drop_points,
+    extents,
     jitter,
     normalise,
     random_angles,
@@ -39,8 +40,8 @@ class PointSet(FileSet):
         split: the clouds; its kind opens them with what else `read_points` takes.
         reading: that: features, samples and seed.
         into: what they are normalised into.
-        derived: what is worked out of the positions, as features behind those that are read: `log_size`, `neighbours`
-            and `up` of `Points`.
+        derived: what is worked out of the positions, as features behind those that are read: `log_size`,
+            `log_extents`, `neighbours` and `up` of `Points`.
         num_points: the most points of an example; null for all.
         seed: of the choice of these points; None for another choice each time.
         cache_dir: the folder of caches on disk; None to cache in memory, if at all.
@@ -108,12 +109,14 @@ class PointSet(FileSet):
             expected = "positions in [-1, 1], as normalise is null"
             require(farthest <= FARTHEST_POSITION, where, expected, f"{farthest:g}")
         else:
-            size = reach(positions - positions.mean(0), self.into)
+            far = reach(positions - positions.mean(0), self.into)
+            sizes = {"log_size": far[None], "log_extents": extents(positions)}
+            for key in (key for key in sizes if self.derived[key] is not None):
+                is_one = bool((sizes[key] > 0).all())
+                require(is_one, where, f"a cloud with a size, as {key} is given", "points that all fall together")
+                mean, std = self.derived[key]
+                features = torch.cat([features, ((sizes[key].log() - mean) / std).expand(len(positions), -1)], 1)
             positions = normalise(positions, self.into)
-        if self.derived["log_size"] is not None:
-            require(bool(size > 0), where, "a cloud with a size, as log_size is given", "points that all fall together")
-            mean, std = self.derived["log_size"]
-            features = torch.cat([features, ((size.log() - mean) / std).expand(len(positions), 1)], 1)
         shapes = [surface_shape(positions, count, self.derived["up"]) for count in self.derived["neighbours"]]
         return torch.cat([positions, features, *shapes], 1).numpy()
 
@@ -134,6 +137,8 @@ class Points(Files, ABC):
         feature_std: what each feature is then divided by; one number or one per feature.
         log_size: [mean, standard deviation] of the logarithm of how far clouds reach before they are normalised: with
             these taken out, it is a feature of all points of a cloud. Null where size means nothing.
+        log_extents: the same of half a cloud's extent along x, y and z, three features; no extent is taken for less
+            than a thousandth of the greatest. Null where size means nothing, or clouds are turned at will.
         neighbours: numbers of nearest points: for each, the shape of the surface that they make around a point is four
             features of it (`surface_shape`), worked out of all points as they are read.
         num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
@@ -174,6 +179,7 @@ class Points(Files, ABC):
         feature_mean: float | list[float] = 0.0,
         feature_std: float | list[float] = 1.0,
         log_size: list[float] | None = None,
+        log_extents: list[float] | None = None,
         neighbours: list[int] | None = None,
         num_points: int | None = 2048,
         eval_points: int | None = None,
@@ -212,14 +218,16 @@ class Points(Files, ABC):
             is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
             require(is_range, key, "null, or [least, greatest] above 0", scale)
 
-        if log_size is not None:
-            is_scale = len(log_size) == 2 and log_size[1] > 0
-            require(is_scale, "log_size", "null, or [mean, standard deviation above 0]", log_size)
-            require(normalise is not None, "normalise", "ball or cube, as log_size is given", "null")
+        sizes = {"log_size": log_size, "log_extents": log_extents}
+        for key, scale in sizes.items():
+            if scale is not None:
+                is_scale = len(scale) == 2 and scale[1] > 0
+                require(is_scale, key, "null, or [mean, standard deviation above 0]", scale)
+                require(normalise is not None, "normalise", f"ball or cube, as {key} is given", "null")
         neighbours = neighbours or []
         require(min(neighbours, default=3) >= 3, "neighbours", "numbers of at least 3 points", neighbours)
 
-        channels = len(features) + (log_size is not None) + 4 * len(neighbours)
+        channels = len(features) + (log_size is not None) + 3 * (log_extents is not None) + 4 * len(neighbours)
         modalities = {"points": {"channels": channels, "resolution": [resolution] * 3}}
         super().__init__(
             POINTS,
@@ -242,7 +250,7 @@ class Points(Files, ABC):
         self.sample_seed = sample_seed
         self.normalise: Literal["ball", "cube"] | None = normalise
         self.up = AXES.index(up)
-        self.derived = {"log_size": log_size, "neighbours": neighbours, "up": self.up}
+        self.derived = {**sizes, "neighbours": neighbours, "up": self.up}
         self.rotate = rotate
         self.stretch = stretch
         self.scale_points = scale_points
