@@ -83,6 +83,13 @@ def random_angles(batch: int, degrees: float, device: torch.device) -> Tensor:
     return (2 * torch.rand(batch, device=device) - 1) * math.radians(degrees)
 
 
+def random_signs(batch: int, up: int, device: torch.device) -> Tensor:
+    """Of each cloud 1 or -1 for each axis (B, 1, 3), always 1 for `up`: times positions or normals, it is mirrored."""
+    signs = 1 - 2 * torch.randint(2, (batch, 1, 3), device=device)
+    signs[..., up] = 1
+    return signs
+
+
 def scale_points(positions_BMA: Tensor, low: float, high: float) -> Tensor:
     """Multiply each point by a number of its own between `low` and `high` (Perceiver, section 4.4: 0.99 to 1.01)."""
     return positions_BMA * (low + (high - low) * torch.rand_like(positions_BMA[..., :1]))

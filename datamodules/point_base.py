@@ -2,6 +2,8 @@
 
 import os
 from abc import ABC
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from datamodules.point_augment import (
     jitter,
     normalise,
     random_angles,
+    random_signs,
     reach,
     rotate,
     scale_points,
@@ -155,6 +158,7 @@ class Points(Files, ABC):
         up: the axis that points up.
         rotate: in training, turn each cloud (and its normals) about the axis up by up to so many degrees either way;
             180 for any angle.
+        mirror: in training, mirror half of the clouds (and their normals) along each of the two other axes.
         stretch: in training, [least, greatest] of a random factor for each cloud and axis.
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
         jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
@@ -189,6 +193,7 @@ class Points(Files, ABC):
         resolution: int = 2240,
         up: Literal["x", "y", "z"] = "z",
         rotate: float = 0.0,
+        mirror: bool = False,
         stretch: list[float] | None = None,
         scale_points: list[float] | None = None,
         jitter: float = 0.0,
@@ -252,6 +257,7 @@ class Points(Files, ABC):
         self.up = AXES.index(up)
         self.derived = {**sizes, "neighbours": neighbours, "up": self.up}
         self.rotate = rotate
+        self.mirror = mirror
         self.stretch = stretch
         self.scale_points = scale_points
         self.jitter = jitter
@@ -277,13 +283,19 @@ class Points(Files, ABC):
         return {**batch, "inputs": {"points": points}}
 
     def _augment(self, content: Tensor, positions: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        turns: list[Callable[[Tensor], Tensor]] = []  # what normals follow
         if self.rotate:
             angle = random_angles(len(positions), self.rotate, positions.device)
-            positions = rotate(positions, angle, self.up)
+            turns.append(partial(rotate, angle_B=angle, up=self.up))
+        if self.mirror:
+            signs = random_signs(len(positions), self.up, positions.device)
+            turns.append(partial(torch.mul, signs))
+        for turn in turns:
+            positions = turn(positions)
             if set(NORMALS) <= set(self.features):
                 columns = [self.features.index(name) for name in NORMALS]
                 content = content.clone()
-                content[..., columns] = rotate(content[..., columns], angle, self.up)
+                content[..., columns] = turn(content[..., columns])
         if self.stretch:
             positions = stretch(positions, *self.stretch)
         if self.scale_points:

@@ -149,12 +149,14 @@ def test_rotation_keeps_heights_and_normals_on_their_faces(tmp_path, up, axis):
     for name in ("a", "b"):
         write_boxes(tmp_path / "test" / name, 3, (1, 1, 2), "stl")
         write_boxes(tmp_path / "train" / name, 3, (1, 1, 2), "stl")
-    data = clouds(tmp_path, features=["nx", "ny", "nz"], num_points=300, rotate=180, normalise="ball", up=up)
+    data = clouds(
+        tmp_path, features=["nx", "ny", "nz"], num_points=300, rotate=180, mirror=True, normalise="ball", up=up
+    )
     before, after = points_of(data, "test"), points_of(data, "test", training=True)
     for key in ("content", "positions"):
         assert torch.equal(before[key][..., axis], after[key][..., axis])
         assert (before[key] - after[key]).abs().max() > 0.1
-    # The height of a point over its face, which no rotation changes.
+    # The height of a point over its face, which neither turning nor mirroring changes.
     before, after = ((points["content"] * points["positions"]).sum(-1) for points in (before, after))
     torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
 
