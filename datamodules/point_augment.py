@@ -30,12 +30,6 @@ def reach(positions: Tensor, into: Literal["ball", "cube"]) -> Tensor:
     return (positions.norm(dim=1) if into == "ball" else positions.abs()).max()
 
 
-def extents(positions: Tensor) -> Tensor:
-    """Half of how far a cloud (M, 3) extends along each axis, a thousandth of the greatest at least: (3,)."""
-    half = (positions.amax(0) - positions.amin(0)) / 2
-    return half.clamp(min=half.max() / 1000)
-
-
 def surface_shape(positions: Tensor, neighbours: int, up: int) -> Tensor:
     """The shape of the surface around each point of a cloud (M, 3), by its nearest points, itself among them: (M, 4).
 
@@ -81,13 +75,6 @@ def rotate(vectors_BMA: Tensor, angle_B: Tensor, up: int) -> Tensor:
 def random_angles(batch: int, degrees: float, device: torch.device) -> Tensor:
     """Angles (B,) in radians, up to `degrees` either way."""
     return (2 * torch.rand(batch, device=device) - 1) * math.radians(degrees)
-
-
-def random_signs(batch: int, up: int, device: torch.device) -> Tensor:
-    """Of each cloud 1 or -1 for each axis (B, 1, 3), always 1 for `up`: times positions or normals, it is mirrored."""
-    signs = 1 - 2 * torch.randint(2, (batch, 1, 3), device=device)
-    signs[..., up] = 1
-    return signs
 
 
 def scale_points(positions_BMA: Tensor, low: float, high: float) -> Tensor:

@@ -2,8 +2,6 @@
 
 import os
 from abc import ABC
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +16,9 @@ from datamodules.point_augment import (
     AXES,
     choose,
     drop_points,
-    extents,
     jitter,
     normalise,
     random_angles,
-    random_signs,
     reach,
     rotate,
     scale_points,
@@ -43,8 +39,8 @@ class PointSet(FileSet):
         split: the clouds; its kind opens them with what else `read_points` takes.
         reading: that: features, samples and seed.
         into: what they are normalised into.
-        derived: what is worked out of the positions, as features behind those that are read: `log_size`,
-            `log_extents`, `neighbours` and `up` of `Points`.
+        derived: what is worked out of the positions, as features behind those that are read: `log_size`, `neighbours`
+            and `up` of `Points`.
         num_points: the most points of an example; null for all.
         seed: of the choice of these points; None for another choice each time.
         cache_dir: the folder of caches on disk; None to cache in memory, if at all.
@@ -112,14 +108,12 @@ class PointSet(FileSet):
             expected = "positions in [-1, 1], as normalise is null"
             require(farthest <= FARTHEST_POSITION, where, expected, f"{farthest:g}")
         else:
-            far = reach(positions - positions.mean(0), self.into)
-            sizes = {"log_size": far[None], "log_extents": extents(positions)}
-            for key in (key for key in sizes if self.derived[key] is not None):
-                is_one = bool((sizes[key] > 0).all())
-                require(is_one, where, f"a cloud with a size, as {key} is given", "points that all fall together")
-                mean, std = self.derived[key]
-                features = torch.cat([features, ((sizes[key].log() - mean) / std).expand(len(positions), -1)], 1)
+            size = reach(positions - positions.mean(0), self.into)
             positions = normalise(positions, self.into)
+        if self.derived["log_size"] is not None:
+            require(bool(size > 0), where, "a cloud with a size, as log_size is given", "points that all fall together")
+            mean, std = self.derived["log_size"]
+            features = torch.cat([features, ((size.log() - mean) / std).expand(len(positions), 1)], 1)
         shapes = [surface_shape(positions, count, self.derived["up"]) for count in self.derived["neighbours"]]
         return torch.cat([positions, features, *shapes], 1).numpy()
 
@@ -140,8 +134,6 @@ class Points(Files, ABC):
         feature_std: what each feature is then divided by; one number or one per feature.
         log_size: [mean, standard deviation] of the logarithm of how far clouds reach before they are normalised: with
             these taken out, it is a feature of all points of a cloud. Null where size means nothing.
-        log_extents: the same of half a cloud's extent along x, y and z, three features; no extent is taken for less
-            than a thousandth of the greatest. Null where size means nothing, or clouds are turned at will.
         neighbours: numbers of nearest points: for each, the shape of the surface that they make around a point is four
             features of it (`surface_shape`), worked out of all points as they are read.
         num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
@@ -158,7 +150,6 @@ class Points(Files, ABC):
         up: the axis that points up.
         rotate: in training, turn each cloud (and its normals) about the axis up by up to so many degrees either way;
             180 for any angle.
-        mirror: in training, mirror half of the clouds (and their normals) along each of the two other axes.
         stretch: in training, [least, greatest] of a random factor for each cloud and axis.
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
         jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
@@ -183,7 +174,6 @@ class Points(Files, ABC):
         feature_mean: float | list[float] = 0.0,
         feature_std: float | list[float] = 1.0,
         log_size: list[float] | None = None,
-        log_extents: list[float] | None = None,
         neighbours: list[int] | None = None,
         num_points: int | None = 2048,
         eval_points: int | None = None,
@@ -193,7 +183,6 @@ class Points(Files, ABC):
         resolution: int = 2240,
         up: Literal["x", "y", "z"] = "z",
         rotate: float = 0.0,
-        mirror: bool = False,
         stretch: list[float] | None = None,
         scale_points: list[float] | None = None,
         jitter: float = 0.0,
@@ -223,16 +212,14 @@ class Points(Files, ABC):
             is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
             require(is_range, key, "null, or [least, greatest] above 0", scale)
 
-        sizes = {"log_size": log_size, "log_extents": log_extents}
-        for key, scale in sizes.items():
-            if scale is not None:
-                is_scale = len(scale) == 2 and scale[1] > 0
-                require(is_scale, key, "null, or [mean, standard deviation above 0]", scale)
-                require(normalise is not None, "normalise", f"ball or cube, as {key} is given", "null")
+        if log_size is not None:
+            is_scale = len(log_size) == 2 and log_size[1] > 0
+            require(is_scale, "log_size", "null, or [mean, standard deviation above 0]", log_size)
+            require(normalise is not None, "normalise", "ball or cube, as log_size is given", "null")
         neighbours = neighbours or []
         require(min(neighbours, default=3) >= 3, "neighbours", "numbers of at least 3 points", neighbours)
 
-        channels = len(features) + (log_size is not None) + 3 * (log_extents is not None) + 4 * len(neighbours)
+        channels = len(features) + (log_size is not None) + 4 * len(neighbours)
         modalities = {"points": {"channels": channels, "resolution": [resolution] * 3}}
         super().__init__(
             POINTS,
@@ -255,9 +242,8 @@ class Points(Files, ABC):
         self.sample_seed = sample_seed
         self.normalise: Literal["ball", "cube"] | None = normalise
         self.up = AXES.index(up)
-        self.derived = {**sizes, "neighbours": neighbours, "up": self.up}
+        self.derived = {"log_size": log_size, "neighbours": neighbours, "up": self.up}
         self.rotate = rotate
-        self.mirror = mirror
         self.stretch = stretch
         self.scale_points = scale_points
         self.jitter = jitter
@@ -283,19 +269,13 @@ class Points(Files, ABC):
         return {**batch, "inputs": {"points": points}}
 
     def _augment(self, content: Tensor, positions: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        turns: list[Callable[[Tensor], Tensor]] = []  # what normals follow
         if self.rotate:
             angle = random_angles(len(positions), self.rotate, positions.device)
-            turns.append(partial(rotate, angle_B=angle, up=self.up))
-        if self.mirror:
-            signs = random_signs(len(positions), self.up, positions.device)
-            turns.append(partial(torch.mul, signs))
-        for turn in turns:
-            positions = turn(positions)
+            positions = rotate(positions, angle, self.up)
             if set(NORMALS) <= set(self.features):
                 columns = [self.features.index(name) for name in NORMALS]
                 content = content.clone()
-                content[..., columns] = turn(content[..., columns])
+                content[..., columns] = rotate(content[..., columns], angle, self.up)
         if self.stretch:
             positions = stretch(positions, *self.stretch)
         if self.scale_points:

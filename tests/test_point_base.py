@@ -92,8 +92,8 @@ def test_of_many_points_some_are_drawn_anew_in_training_and_the_same_in_evaluati
 def test_size_and_shape_stand_behind_what_the_files_say(folder, tmp_path, cache):
     options = {"feature_mean": 3, "feature_std": [2], "cache": cache, "cache_dir": str(tmp_path / "cache")}
     plain = points_of(clouds(folder, normalise="ball", **options), "test")
-    data = clouds(folder, normalise="ball", log_size=[0.5, 2.0], log_extents=[1.0, 3.0], neighbours=[3, 4], **options)
-    assert data.modalities["points"]["channels"] == 13
+    data = clouds(folder, normalise="ball", log_size=[0.5, 2.0], neighbours=[3, 4], **options)
+    assert data.modalities["points"]["channels"] == 10
     points = points_of(data, "test")
     torch.testing.assert_close(points["content"][..., :1], plain["content"])
     for row in range(8):
@@ -101,19 +101,15 @@ def test_size_and_shape_stand_behind_what_the_files_say(folder, tmp_path, cache)
         cloud = torch.from_numpy(np.load(folder / "test" / ["flat", "tall"][row // 4] / f"{row % 4}.npy")[:, :3])
         size = (cloud - cloud.mean(0)).norm(dim=1).max()
         torch.testing.assert_close(own[:, 1].double(), ((size.log() - 0.5) / 2).expand(len(own)), rtol=1e-5, atol=1e-5)
-        half = np.ptp(cloud.numpy(), axis=0) / 2
-        logarithms = (np.log(np.maximum(half, half.max() / 1000)) - 1) / 3
-        np.testing.assert_allclose(own[:, 2:5], np.tile(logarithms, (len(own), 1)), rtol=1e-4, atol=1e-4)
         # The flat ones are floors; the tall ones are lines that stand upright.
-        assert own[:, [7, 11]].max() < 1e-5 if row < 4 else own[:, [5, 9]].min() > 0.999
+        assert own[:, [4, 8]].max() < 1e-5 if row < 4 else own[:, [2, 6]].min() > 0.999
 
 
-@pytest.mark.parametrize("key", ["log_size", "log_extents"])
-def test_a_cloud_without_a_size_is_named(folder, key):
+def test_a_cloud_without_a_size_is_named(folder):
     np.save(folder / "test" / "tall" / "1.npy", np.ones((5, 4)))
-    expected = f"tall/1.npy: expected a cloud with a size, as {key} is given, found points that all fall together"
+    expected = "tall/1.npy: expected a cloud with a size, as log_size is given, found points that all fall together"
     with pytest.raises(InputError, match=expected):
-        batch_of(clouds(folder, **{key: [0, 1]}), "test")
+        batch_of(clouds(folder, log_size=[0, 1]), "test")
 
 
 def test_features_are_normalised_in_every_split(folder):
@@ -149,14 +145,12 @@ def test_rotation_keeps_heights_and_normals_on_their_faces(tmp_path, up, axis):
     for name in ("a", "b"):
         write_boxes(tmp_path / "test" / name, 3, (1, 1, 2), "stl")
         write_boxes(tmp_path / "train" / name, 3, (1, 1, 2), "stl")
-    data = clouds(
-        tmp_path, features=["nx", "ny", "nz"], num_points=300, rotate=180, mirror=True, normalise="ball", up=up
-    )
+    data = clouds(tmp_path, features=["nx", "ny", "nz"], num_points=300, rotate=180, normalise="ball", up=up)
     before, after = points_of(data, "test"), points_of(data, "test", training=True)
     for key in ("content", "positions"):
         assert torch.equal(before[key][..., axis], after[key][..., axis])
         assert (before[key] - after[key]).abs().max() > 0.1
-    # The height of a point over its face, which neither turning nor mirroring changes.
+    # The height of a point over its face, which no rotation changes.
     before, after = ((points["content"] * points["positions"]).sum(-1) for points in (before, after))
     torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
 
@@ -240,7 +234,6 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
         ({"stretch": [2, 1]}, r"stretch: expected null, or \[least, greatest\] above 0, found \[2, 1\]"),
         ({"scale_points": [0, 1]}, "scale_points: expected null, or .* above 0"),
         ({"log_size": [0, 0]}, r"log_size: expected null, or \[mean, standard deviation above 0\], found \[0, 0\]"),
-        ({"log_extents": [0]}, r"log_extents: expected null, or \[mean, standard deviation above 0\], found \[0\]"),
         ({"log_size": [0, 1], "normalise": None}, "normalise: expected ball or cube, as log_size is given, found null"),
         ({"neighbours": [2]}, r"neighbours: expected numbers of at least 3 points, found \[2\]"),
         ({"resolution": 0}, r"modalities\['points'\]\['resolution'\]: expected"),
