@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import SpecAugment
 
-from datamodules.audio_batch import LogMel, equalise, gain, mix, noise, normalise, own_places, patches
+from datamodules.audio_batch import LogMel, gain, mix, noise, normalise, own_places, patches
 from datamodules.audio_files import CLIPS, FULL_SCALE, ClipSet
 from datamodules.base import require
 from datamodules.cache import cache_folder
@@ -51,12 +51,9 @@ class Audio(Files, ABC):
         speed: in training, share by which a clip gets faster and higher, or slower and lower, at most: other speakers.
         gain: in training, decibels by which a clip gets louder or softer, at most.
         noise: in training, [low, high] of the decibels by which added white noise is softer than a clip; null for none.
-        equaliser: in training, decibels by which four evenly spaced bands of a log-mel spectrogram are raised or
-            lowered, at most, those between them with them: other microphones, rooms and voices.
         spec_augment: in training, SpecAugment's [time masks, frames of each at most, frequency masks, bands of each at
             most]; null for none.
         mixup: in training, alpha of MixUp of the waveforms; 0 for none. Makes labels soft.
-        mixup_off_epoch: the epoch, from 0, from which on nothing is mixed any more; see `Images`.
         balanced_sampling: in training, draw each class equally often; see `Files`.
         cache: keep decoded clips, as int16 at `sample_rate`: "memory"; or "disk", memory-mapped, which all processes
             share and later runs find again; null decodes each clip each time.
@@ -92,10 +89,8 @@ class Audio(Files, ABC):
         speed: float = 0.0,
         gain: float = 0.0,
         noise: list[float] | None = None,
-        equaliser: float = 0.0,
         spec_augment: list[int] | None = None,
         mixup: float = 0.0,
-        mixup_off_epoch: int | None = None,
         balanced_sampling: bool = False,
         cache: Literal["memory", "disk"] | None = None,
         cache_dir: str | None = None,
@@ -114,12 +109,8 @@ class Audio(Files, ABC):
         require(is_patch, "patch", f"null, or {axes} of at least 1", patch)
         if scale is not None:
             require(len(scale) == 2 and scale[1] > 0, "scale", "null, or [mean, standard deviation above 0]", scale)
-        amounts = {"time_shift": time_shift, "gain": gain, "equaliser": equaliser, "mixup": mixup}
-        for key, amount in amounts.items():
+        for key, amount in {"time_shift": time_shift, "gain": gain, "mixup": mixup}.items():
             require(amount >= 0, key, "a number of at least 0", amount)
-        if mixup_off_epoch is not None:
-            require(mixup_off_epoch >= 0, "mixup_off_epoch", "null, or an epoch of at least 0", mixup_off_epoch)
-            require(mixup > 0, "mixup_off_epoch", "null, as mixup is not given", mixup_off_epoch)
         require(0 <= speed < 1, "speed", "a number of at least 0 and below 1", speed)
         if noise is not None:
             require(len(noise) == 2 and noise[0] <= noise[1], "noise", "null, or [low, high] decibels", noise)
@@ -134,7 +125,6 @@ class Audio(Files, ABC):
             require(mels >= 1 and mels % patch[1] == 0, "mels", f"a multiple of {patch[1]}, as patch has it", mels)
             self.mel = LogMel(sample_rate, mels, window, hop, frequencies)
             resolution = [-(-self.mel.frames(length) // patch[0]), mels // patch[1]]
-        require(mels is not None or not equaliser, "equaliser", "0, as mels is null", equaliser)
         self.spec_augment: SpecAugment | None = None
         if spec_augment is not None:
             is_policy = len(spec_augment) == 4 and min(spec_augment) >= 0
@@ -169,9 +159,7 @@ class Audio(Files, ABC):
         self.speed = speed
         self.gain = gain
         self.noise = noise
-        self.equaliser = equaliser
         self.mixup = mixup
-        self.mixup_off_epoch = mixup_off_epoch
         self.cache_dir = cache_folder(cache, cache_dir)
 
     def make_set(self, split: Split, training: bool) -> ClipSet:
@@ -213,8 +201,6 @@ class Audio(Files, ABC):
         else:
             length = self.mel.frames(length)
             content = self.mel.to(sound.device)(sound)
-            if training and self.equaliser:
-                content = equalise(content, self.equaliser)
             content = normalise(content, self.scale, own_places(length, content.shape[1]))
             if training and self.spec_augment is not None:
                 content = self.spec_augment(content.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
@@ -236,6 +222,6 @@ class Audio(Files, ABC):
             sound = gain(sound, self.gain)
         if self.noise is not None:
             sound = noise(sound, self.noise, length) * own_places(length, sound.shape[1])[..., None]
-        if self.mixup and self.is_before(self.mixup_off_epoch):
+        if self.mixup:
             sound, labels, length = mix(sound, labels, length, self.num_classes, self.mixup)
         return sound, length, labels

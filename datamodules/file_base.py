@@ -162,10 +162,6 @@ class Files(DataModule, ABC):
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """What is done to a whole batch on its device, augmentation if `training`: see `DataModule.finish`."""
 
-    def is_before(self, epoch: int | None) -> bool:
-        """Whether the training, if there is one, has not come to this epoch yet; always where it is None."""
-        return epoch is None or self.trainer is None or self.trainer.current_epoch < epoch
-
     def setup(self, stage: str) -> None:
         """Find the files that the stage needs; read them here if they are to be cached or checked."""
         if stage in ("fit", "validate") and self.val_set is None:

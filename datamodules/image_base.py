@@ -188,9 +188,13 @@ class Images(Files, ABC):
         if training and (self.random_crop or self.horizontal_flip):
             content = crop_and_flip(content, self.random_crop, self.horizontal_flip, mask)
         content = normalise(content, self.mean, self.std, mask)
-        if training and (self.mixup or self.cutmix) and self.is_before(self.mixup_off_epoch):
+        if training and (self.mixup or self.cutmix) and not self._is_mixing_over():
             content, rest["labels"] = mix(content, rest["labels"], self.num_classes, self.mixup, self.cutmix)
         if self._permutation is not None:
             order, positions = (tensor.to(content.device) for tensor in self._permutation)
             content, image["positions"] = content.flatten(1, 2)[:, order], positions
         return {"inputs": {"image": {**image, "content": content}}, **rest}
+
+    def _is_mixing_over(self) -> bool:
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        return self.mixup_off_epoch is not None and epoch >= self.mixup_off_epoch

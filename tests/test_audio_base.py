@@ -92,17 +92,6 @@ def test_positions_are_times_whatever_the_clips_length():
     assert batch["content"][0, 5:].eq(0).all()
 
 
-def test_mixing_is_over_from_the_epoch_that_is_said(tmp_path):
-    write_folder(tmp_path / "train", 6)
-    data = AudioFolder(str(tmp_path), val_fraction=0.3, **WAVE, mixup=0.4, mixup_off_epoch=2)
-    raw = batch_of(data, "train")
-    data.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    for epoch in range(4):
-        data.trainer.fit_loop.epoch_progress.current.completed = epoch
-        assert data.finish(raw, training=True)["labels"].ndim == (2 if epoch < 2 else 1)
-        assert data.finish(raw, training=False)["labels"].ndim == 1
-
-
 AUGMENTED = {"time_shift": 0.01, "speed": 0.2, "gain": 6.0, "noise": [5.0, 20.0]}
 
 
@@ -110,7 +99,7 @@ AUGMENTED = {"time_shift": 0.01, "speed": 0.2, "gain": 6.0, "noise": [5.0, 20.0]
     "options",
     [
         {**WAVE, **AUGMENTED, "patch": [16], "mixup": 0.4},
-        {**MEL, **AUGMENTED, "mixup": 0.4, "equaliser": 6.0, "spec_augment": [1, 4, 2, 2]},
+        {**MEL, **AUGMENTED, "mixup": 0.4, "spec_augment": [1, 4, 2, 2]},
         {**MEL, **AUGMENTED, "spec_augment": [1, 4, 2, 2], "patch": [2, 2], "channels": 2, "balanced_sampling": True},
     ],
     ids=["wave", "mel", "balanced"],
@@ -201,13 +190,9 @@ def test_a_silent_and_a_very_short_clip_are_finite(tmp_path):
         ({"patch": [1, 5]}, "mels: expected a multiple of 5, as patch has it, found 64"),
         ({"frequencies": [0, 9000]}, "frequencies: expected null, or .* of 0 to 8000, half of sample_rate, found"),
         ({"scale": [0.0, 0.0]}, "scale: expected null, or .mean, standard deviation above 0., found"),
-        ({"mixup_off_epoch": 3}, "mixup_off_epoch: expected null, as mixup is not given, found 3"),
-        ({"mixup": 1.0, "mixup_off_epoch": -1}, "mixup_off_epoch: expected null, or an epoch of at least 0, found -1"),
         ({"noise": [20, 10]}, r"noise: expected null, or \[low, high\] decibels, found \[20, 10\]"),
         ({"spec_augment": [1, 2]}, "spec_augment: expected null, or .time masks, frames, frequency masks, bands."),
         ({"spec_augment": [1, 2, 1, 2], "mels": None}, "spec_augment: expected null, as mels is"),
-        ({"equaliser": -1.0}, "equaliser: expected a number of at least 0, found -1.0"),
-        ({**WAVE, "equaliser": 1.0}, "equaliser: expected 0, as mels is null, found 1.0"),
         ({"gain": -1.0}, "gain: expected a number of at least 0, found -1.0"),
         (
             {"window": 100},
