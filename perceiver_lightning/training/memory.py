@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-LARGEST = 32 << 20  # bytes; more glibc does not take
+LARGEST = 32 << 20  # bytes; mallopt(3): the most that every version takes
 
 
 def keep_freed_memory() -> None:
