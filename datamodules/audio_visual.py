@@ -1,6 +1,7 @@
 """Clips with sound, as two modalities cut from the same seconds: GRID's spoken sentences, and folders of your own."""
 
 import math
+import re
 from abc import ABC
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ SENTENCES = {
     "digit": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
     "adverb": ["again", "now", "please", "soon"],
 }
+ALIGNMENT = "alignment_video_frames"
 
 
 class PictureOptions(TypedDict, total=False):
@@ -227,13 +229,16 @@ def with_noise(example: dict[str, Any], levels: dict[str, float], anew: bool) ->
 class GRID(AudioVisual):
     """Sentences of the GRID corpus, "bin blue at f two now": clips of 3 s of a face, and one of the six words to tell.
 
-    Reads `index.csv` (columns clip, split, and the six words) and `clips/<clip>.mp4`. The splits are train and test;
-    validation is cut from train with the same share of each class.
+    Reads `index.csv` (columns clip, split, and the six words) and `clips/<clip>.mp4`; for `centred` clips also its
+    column alignment_video_frames, as "sil:0-23;bin:23-29;blue:29-34", in frames of 1/25 s. The splits are train and
+    test; validation is cut from train with the same share of each class.
 
     Args:
         label: the word that is to be told: command, color, preposition, adverb (4 classes each), letter (25), digit.
         root: the folder, from here or below the folder of all data.
         seconds: as all clips have it; 3 is their own.
+        centred: the clip lies about the middle of the word, in training and in evaluation, as the corpus' alignment of
+            words has it and as data of single words are cut (Lip Reading in the Wild, Chung and Zisserman 2016).
         options: as all clips have them.
 
     Source: https://doi.org/10.1121/1.2229005 (Cooke, Barker, Cunningham, Shao 2006)
@@ -244,11 +249,14 @@ class GRID(AudioVisual):
         label: Literal["command", "color", "preposition", "letter", "digit", "adverb"],
         root: str = "audiovisual/grid-s1",
         seconds: float = 3.0,
+        centred: bool = False,
         **options: Any,
     ) -> None:
         names = SENTENCES[label]
         super().__init__(num_classes=len(names), class_names=list(names), seconds=seconds, **options)
+        require(not centred or self.eval_clips == 1, "eval_clips", "1 for clips that are centred", self.eval_clips)
         self.label = label
+        self.centred = centred
         self.folder = located(root)
 
     def find_train(self) -> tuple[Split, None]:
@@ -261,7 +269,8 @@ class GRID(AudioVisual):
 
     def _list(self, split: str) -> Split:
         table = self.folder / "index.csv"
-        lines = [line for line in read_csv(table, ["clip", "split", self.label]) if line["split"] == split]
+        columns = ["clip", "split", self.label, *[ALIGNMENT] * self.centred]
+        lines = [line for line in read_csv(table, columns) if line["split"] == split]
         require(len(lines) > 0, str(table), f"clips of the split {split}", "none")
         for line in lines:
             word = line[self.label]
@@ -269,7 +278,19 @@ class GRID(AudioVisual):
         paths = [str(self.folder / "clips" / f"{line['clip']}.mp4") for line in lines]
         check_present(paths, table, self.skip_broken)
         labels = [self.class_names.index(line[self.label]) for line in lines]
-        return Split(paths, [line["clip"] for line in lines], labels, str(self.folder), VIDEOS)
+        middles = None
+        if self.centred:
+            middles = [middle_of(line[ALIGNMENT], self.label, f"{table}, {line['clip']}") for line in lines]
+        return Split(paths, [line["clip"] for line in lines], labels, str(self.folder), VIDEOS, middles=middles)
+
+
+def middle_of(alignment: str, label: str, where: str) -> float:
+    """The second in the middle of one of the six words of a sentence, as GRID's alignment has it; see `GRID`."""
+    spans = re.findall(r"([a-z]+):(\d+)-(\d+)", alignment)
+    words = [span for span in spans if span[0] not in ("sil", "sp")]  # silence, and a short pause
+    require(len(words) == len(SENTENCES), where, f"{ALIGNMENT} of {len(SENTENCES)} words", repr(alignment))
+    _, begin, end = words[list(SENTENCES).index(label)]
+    return (int(begin) + int(end)) / 2 / 25
 
 
 class AudioVisualFolder(AudioVisual):

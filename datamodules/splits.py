@@ -34,6 +34,7 @@ class Split:
         kind: what they are, and what opens them.
         strata: what a cut keeps the shares of; the labels if not given.
         groups: what a cut keeps together (several clips of one recording), one name per example.
+        middles: of recordings: the second about which a clip is cut, one per example; any if not given.
     """
 
     items: Sequence[Any]
@@ -43,6 +44,7 @@ class Split:
     kind: Kind
     strata: Sequence[Any] | None = None
     groups: Sequence[Any] | None = None
+    middles: Sequence[float] | None = None
 
     def take(self, rows: Sequence[int]) -> "Split":
         """Some of the examples, in the order given."""
@@ -57,6 +59,7 @@ class Split:
             labels=some(self.labels),
             strata=some(self.strata),
             groups=some(self.groups),
+            middles=some(self.middles),
         )
 
 

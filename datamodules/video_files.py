@@ -226,7 +226,7 @@ class VideoSet(FileSet):
     file that has none of them is broken.
 
     Args:
-        split: the files.
+        split: the files; where it has `middles`, the clip of a file lies about its own, within the file.
         tracks: name of each modality -> how it is read.
         seconds: length of a clip.
         training: whether the clip is a random one; else they are evenly spread, a single one in the middle.
@@ -265,10 +265,13 @@ class VideoSet(FileSet):
         """The clip of one file, or its clips."""
         whole = self._decoded(row)
         length = max(len(array) / self.tracks[name].rate for name, array in whole.items())
-        spare, shift = max(0.0, length - self.seconds), 0.0
-        if self.training:
-            drawn, moved = torch.rand(2).tolist()
-            starts, shift = [spare * drawn], self.shift * (2 * moved - 1)
+        spare = max(0.0, length - self.seconds)
+        drawn, moved = torch.rand(2).tolist() if self.training else (0.5, 0.5)
+        shift = self.shift * (2 * moved - 1)
+        if self.split.middles is not None:
+            starts = [min(max(self.split.middles[row] - self.seconds / 2, 0.0), spare)]
+        elif self.training:
+            starts = [spare * drawn]
         else:
             # The middles of equal shares: one clip lies in the middle, many reach from end to end.
             starts = [spare * s for s in (np.linspace(0, 1, self.clips).tolist() if self.clips > 1 else [0.5])]

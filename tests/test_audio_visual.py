@@ -247,6 +247,37 @@ def test_grid_has_its_splits_and_labels(tmp_path, label):
     assert len(names) == len(set(names)) == 3 * data.num_classes
 
 
+@pytest.mark.parametrize("label, first", [("command", 0), ("color", 0), ("letter", 3), ("digit", 4), ("adverb", 4)])
+@pytest.mark.parametrize("cache", [None, "memory"])
+def test_centred_clips_lie_about_their_word(tmp_path, label, first, cache):
+    """Of eight pictures, each brighter than the last, those of the 0.4 s about a word said at 0.1, ..., 0.7 s."""
+    write_grid(tmp_path, label, count=2)
+    for path in (tmp_path / "clips").iterdir():
+        sound = np.concatenate([tone(0.1, 16000) * (i + 1) / 8 for i in range(8)])
+        write_clip(path, greys(np.arange(20, 180, 20), (16, 16)), sound=sound)
+    options = {"seconds": 0.4, "video": {**RAW["video"], "frames": 4}, "audio": RAW["audio"], "cache": cache}
+    data = GRID(label, str(tmp_path), centred=True, val_fraction=0.5, **options)
+    for split in ("train", "val", "test"):
+        inputs = finished(data, split, training=split == "train")["inputs"]
+        seen = inputs["video"]["content"][:, :, 4, 4, 0] * 255
+        assert (seen - 20 * torch.arange(first + 1, first + 5)).abs().max() < 6
+        loud = inputs["audio"]["content"][..., 0].unflatten(1, (4, -1))[:, :, 200:600].abs().amax(2)
+        if label == "adverb":
+            continue  # at the end of the file, to which AAC adds a little silence
+        assert (loud / loud[:, -1:] - torch.arange(first + 1, first + 5) / (first + 4)).abs().max() < 0.05
+    with pytest.raises(InputError, match=r"^eval_clips: expected 1 for clips that are centred, found 2"):
+        GRID(label, str(tmp_path), centred=True, eval_clips=2, **options)
+    table = tmp_path / "index.csv"
+    whole = table.read_text()
+    table.write_text(whole.replace("sil:0-1;bin:1-4;", "sil:0-1;", 1))
+    said = f"{table}, .*: expected alignment_video_frames of 6 words, found 'sil:0-1;"
+    with pytest.raises(InputError, match=f"^{said}"):
+        GRID(label, str(tmp_path), centred=True, **options).setup("fit")
+    table.write_text(whole.replace("alignment_video_frames", "alignment"))
+    with pytest.raises(InputError, match=r"expected the columns .*alignment_video_frames, found"):
+        GRID(label, str(tmp_path), centred=True, **options).setup("fit")
+
+
 def test_grid_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match=r"index.csv: expected a CSV file, found one that cannot be read"):
         GRID("color", str(tmp_path / "nowhere")).setup("fit")

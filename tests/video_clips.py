@@ -81,13 +81,18 @@ def write_table(folder: Path, labels: tuple[str, ...] = ("dog", "cat"), folds: t
 
 
 def write_grid(folder: Path, label: str = "color", count: int = 4) -> None:
-    """GRID's `index.csv` and `clips/`: `count` clips to train and one to test for each class of a label."""
-    lines = [",".join(["clip", "split", *SENTENCES, "sentence"])]
+    """GRID's `index.csv` and `clips/`: `count` clips to train and one to test for each class of a label.
+
+    Each word of a clip of 0.8 s lasts 3 frames of 1/25 s.
+    """
+    lines = [",".join(["clip", "split", *SENTENCES, "sentence", "alignment_video_frames"])]
     for k, word in enumerate(SENTENCES[label]):
         for i in range(count + 1):
             words = {**{name: options[0] for name, options in SENTENCES.items()}, label: word}
             name = f"{word}{i}"
-            lines.append(",".join([name, "test" if i == count else "train", *words.values(), " ".join(words.values())]))
+            spans = ";".join(f"{word}:{1 + 3 * j}-{4 + 3 * j}" for j, word in enumerate(words.values()))
+            given = [name, "test" if i == count else "train", *words.values(), " ".join(words.values())]
+            lines.append(",".join([*given, f"sil:0-1;{spans};sil:19-20"]))
             sound = tone(0.8, 16000, 200.0 + 50 * k)
             write_clip(folder / "clips" / f"{name}.mp4", greys([20 + 8 * k] * 8, (16, 16)), sound=sound)
     (folder / "index.csv").write_text("\n".join(lines))
