@@ -137,7 +137,7 @@ class ClipSet(FileSet):
             # The middles of equal shares: one clip lies in the middle, many reach from end to end.
             starts = [round(spare * s) for s in (np.linspace(0, 1, self.clips) if self.clips > 1 else [0.5])]
         clips = np.stack([piece(sound, start, len(sound) - spare) for start in starts])
-        if factor != 1.0 and clips.size:
+        if factor != 1.0:
             clips = faster(clips[0], factor)[None, : self.length]
         example = self.example(row, {"audio": {"content": torch.from_numpy(clips if len(clips) > 1 else clips[0])}})
         if self.num_classes is not None and "labels" in example:
