@@ -238,7 +238,8 @@ class GRID(AudioVisual):
         root: the folder, from here or below the folder of all data.
         seconds: as all clips have it; 3 is their own.
         centred: the clip lies about the middle of the word, in training and in evaluation, as the corpus' alignment of
-            words has it and as data of single words are cut (Lip Reading in the Wild, Chung and Zisserman 2016).
+            words has it and as data of single words are cut (Lip Reading in the Wild, Chung and Zisserman 2016). So
+            pictures alone, too, know when a word is said; which one is left to tell.
         options: as all clips have them.
 
     Source: https://doi.org/10.1121/1.2229005 (Cooke, Barker, Cunningham, Shao 2006)
