@@ -281,16 +281,23 @@ class GRID(AudioVisual):
         labels = [self.class_names.index(line[self.label]) for line in lines]
         middles = None
         if self.centred:
-            middles = [middle_of(line[ALIGNMENT], self.label, f"{table}, {line['clip']}") for line in lines]
+            middles = [middle_of(line, self.label, f"{table}, {line['clip']}") for line in lines]
         return Split(paths, [line["clip"] for line in lines], labels, str(self.folder), VIDEOS, middles=middles)
 
 
-def middle_of(alignment: str, label: str, where: str) -> float:
-    """The second in the middle of one of the six words of a sentence, as GRID's alignment has it; see `GRID`."""
-    spans = re.findall(r"([a-z]+):(\d+)-(\d+)", alignment)
+def middle_of(line: dict[str, str], label: str, where: str) -> float:
+    """The second in the middle of one of the six words of a sentence, as a line of GRID's table has it; see `GRID`.
+
+    Raises:
+        InputError: the alignment has not six words, or another one in that place.
+    """
+    spans = re.findall(r"([a-z]+):(\d+)-(\d+)", line[ALIGNMENT])
     words = [span for span in spans if span[0] not in ("sil", "sp")]  # silence, and a short pause
-    require(len(words) == len(SENTENCES), where, f"{ALIGNMENT} of {len(SENTENCES)} words", repr(alignment))
-    _, begin, end = words[list(SENTENCES).index(label)]
+    place = list(SENTENCES).index(label)
+    fits = len(words) == len(SENTENCES) and words[place][0] == line[label]
+    expected = f"{ALIGNMENT} of {len(SENTENCES)} words, with {line[label]!r} as number {place + 1}"
+    require(fits, where, expected, repr(line[ALIGNMENT]))
+    _, begin, end = words[place]
     return (int(begin) + int(end)) / 2 / 25
 
 

@@ -269,10 +269,12 @@ def test_centred_clips_lie_about_their_word(tmp_path, label, first, cache):
         GRID(label, str(tmp_path), centred=True, eval_clips=2, **options)
     table = tmp_path / "index.csv"
     whole = table.read_text()
-    table.write_text(whole.replace("sil:0-1;bin:1-4;", "sil:0-1;", 1))
-    said = f"{table}, .*: expected alignment_video_frames of 6 words, found 'sil:0-1;"
-    with pytest.raises(InputError, match=f"^{said}"):
-        GRID(label, str(tmp_path), centred=True, **options).setup("fit")
+    word, place = SENTENCES[label][0], list(SENTENCES).index(label)
+    for span, other in ((f"{word}:{1 + 3 * place}", f"sp:{1 + 3 * place}"), (f";{word}:", ";word:")):
+        table.write_text(whole.replace(span, other))
+        said = f"expected alignment_video_frames of 6 words, with '{word}' as number {place + 1}, found 'sil"
+        with pytest.raises(InputError, match=f"^{table}, .*: {said}"):
+            GRID(label, str(tmp_path), centred=True, **options).setup("fit")
     table.write_text(whole.replace("alignment_video_frames", "alignment"))
     with pytest.raises(InputError, match=r"expected the columns .*alignment_video_frames, found"):
         GRID(label, str(tmp_path), centred=True, **options).setup("fit")
