@@ -3,7 +3,8 @@
     python -m benchmarks.same_time [--minutes 20] [--configs FILE ...] [--jobs 1] [--out FILE]
 
 Each config is trained with `attention: separable` and with `attention: dense`, from one seed. How many epochs fit into
-the minutes is reckoned first, from the time that some steps of each take, so that each one's schedule comes to its end.
+the minutes is reckoned first, from the time that some steps of each take, so that each one's schedule comes to its end;
+what mixes images ends at the same share of it (`mixup_off_epoch`).
 The checkpoint that validation chose is tested, once. `--jobs 2` trains two at a time, each on its share of the cores.
 """
 
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 from perceiver_lightning.analysis.runs import at_best, load_run
+from perceiver_lightning.cli import Opened
 from perceiver_lightning.cli import main as run
 
 CONFIGS = ["configs/image/cifar10.yaml", "configs/image/clothing.yaml"]
@@ -34,6 +36,9 @@ def train(job: tuple[str, str, float, str, int]) -> dict[str, Any]:
     torch.set_num_threads(threads)
     shared = [f"--config={config}", f"--model.init_args.attention={attention}", f"--runs_dir={runs_dir}"]
     epochs = epochs_in(minutes * 60, shared)
+    recipe: Any = Opened(["fit", *shared])
+    if (off := getattr(recipe.datamodule, "mixup_off_epoch", None)) is not None:
+        shared.append(f"--data.init_args.mixup_off_epoch={round(off * epochs / recipe.trainer.max_epochs)}")
     name = f"{Path(config).stem}_{attention}"
     start = time.monotonic()
     fit = run(
