@@ -15,6 +15,7 @@ from datamodules.file_base import Files, FileSet
 from datamodules.point_augment import (
     AXES,
     choose,
+    cutmix,
     drop_points,
     jitter,
     normalise,
@@ -113,7 +114,9 @@ class PointSet(FileSet):
         if self.derived["log_size"] is not None:
             require(bool(size > 0), where, "a cloud with a size, as log_size is given", "points that all fall together")
             mean, std = self.derived["log_size"]
-            features = torch.cat([features, ((size.log() - mean) / std).expand(len(positions), 1)], 1)
+            lengths = (points[:, :3].amax(0) - points[:, :3].amin(0)) / 2
+            sizes = torch.cat([size[None], lengths.clamp(min=size.item() / 1000)])  # a flat one has no logarithm
+            features = torch.cat([features, ((sizes.log() - mean) / std).expand(len(positions), 4)], 1)
         shapes = [surface_shape(positions, count, self.derived["up"]) for count in self.derived["neighbours"]]
         return torch.cat([positions, features, *shapes], 1).numpy()
 
@@ -132,8 +135,9 @@ class Points(Files, ABC):
             too), [red, green, blue] or [intensity]; none for bare points.
         feature_mean: what is taken off each feature; one number or one per feature.
         feature_std: what each feature is then divided by; one number or one per feature.
-        log_size: [mean, standard deviation] of the logarithm of how far clouds reach before they are normalised: with
-            these taken out, it is a feature of all points of a cloud. Null where size means nothing.
+        log_size: [mean, standard deviation] of the logarithm of how far clouds reach before they are normalised. With
+            these taken out of it, and of the logarithms of half the lengths along x, y and z, they are four features of
+            all points of a cloud, which no augmentation changes. Null where size means nothing.
         neighbours: numbers of nearest points: for each, the shape of the surface that they make around a point is four
             features of it (`surface_shape`), worked out of all points as they are read.
         num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
@@ -154,6 +158,7 @@ class Points(Files, ABC):
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
         jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
         drop_points: in training, the greatest share of a cloud's points to leave out; each cloud gets its own share.
+        cutmix: in training, alpha of CutMix of the points of two clouds; 0 for none. Makes labels soft.
         batch_size: clouds in a batch, on each device.
         num_workers: processes that read ahead; 0 is right for cached clouds, else about one per core.
         cache: keep clouds as they are read, normalised, with all their points: "memory"; or "disk", memory-mapped,
@@ -187,6 +192,7 @@ class Points(Files, ABC):
         scale_points: list[float] | None = None,
         jitter: float = 0.0,
         drop_points: float = 0.0,
+        cutmix: float = 0.0,
         batch_size: int = 64,
         num_workers: int = 0,
         cache: Literal["memory", "disk"] | None = None,
@@ -206,7 +212,8 @@ class Points(Files, ABC):
         for key, count in (("num_points", num_points), ("eval_points", eval_points)):
             require(samples >= (count or 1), "mesh_samples", f"null, or at least {count} ({key})", samples)
         require(0 <= rotate <= 180, "rotate", "degrees from 0 to 180", rotate)
-        require(jitter >= 0, "jitter", "a number of at least 0", jitter)
+        for key, amount in (("jitter", jitter), ("cutmix", cutmix)):
+            require(amount >= 0, key, "a number of at least 0", amount)
         require(0 <= drop_points < 1, "drop_points", "a share from 0 to below 1", drop_points)
         for key, scale in (("stretch", stretch), ("scale_points", scale_points)):
             is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
@@ -219,7 +226,7 @@ class Points(Files, ABC):
         neighbours = neighbours or []
         require(min(neighbours, default=3) >= 3, "neighbours", "numbers of at least 3 points", neighbours)
 
-        channels = len(features) + (log_size is not None) + 4 * len(neighbours)
+        channels = len(features) + 4 * (log_size is not None) + 4 * len(neighbours)
         modalities = {"points": {"channels": channels, "resolution": [resolution] * 3}}
         super().__init__(
             POINTS,
@@ -248,6 +255,7 @@ class Points(Files, ABC):
         self.scale_points = scale_points
         self.jitter = jitter
         self.drop_points = drop_points
+        self.cutmix = cutmix
         self.cache_dir = None if cache != "disk" else Path(cache_dir) if cache_dir else located(None) / "cache"
 
     def make_set(self, split: Split, training: bool) -> PointSet:
@@ -257,16 +265,18 @@ class Points(Files, ABC):
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """Augment a batch if training, and normalise its features. See `Files.finish`."""
-        points = dict(batch["inputs"]["points"])
+        points, rest = dict(batch["inputs"]["points"]), {key: batch[key] for key in batch if key != "inputs"}
         if training:
             points = self._augment(**points)
         if self.features:
             mean, std = (points["content"].new_tensor(values) for values in (self.feature_mean, self.feature_std))
             given, derived = points["content"].tensor_split([len(self.features)], -1)
             points["content"] = torch.cat([(given - mean) / std, derived], -1)
+        if training and self.cutmix:
+            points, rest["labels"] = cutmix(points, rest["labels"], self.num_classes, self.cutmix)
         if "mask" in points:
             points["content"] = points["content"] * points["mask"][..., None]
-        return {**batch, "inputs": {"points": points}}
+        return {"inputs": {"points": points}, **rest}
 
     def _augment(self, content: Tensor, positions: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         if self.rotate:

@@ -93,16 +93,19 @@ def test_size_and_shape_stand_behind_what_the_files_say(folder, tmp_path, cache)
     options = {"feature_mean": 3, "feature_std": [2], "cache": cache, "cache_dir": str(tmp_path / "cache")}
     plain = points_of(clouds(folder, normalise="ball", **options), "test")
     data = clouds(folder, normalise="ball", log_size=[0.5, 2.0], neighbours=[3, 4], **options)
-    assert data.modalities["points"]["channels"] == 10
+    assert data.modalities["points"]["channels"] == 13
     points = points_of(data, "test")
     torch.testing.assert_close(points["content"][..., :1], plain["content"])
     for row in range(8):
         own = points["content"][row, points["mask"][row]]
         cloud = torch.from_numpy(np.load(folder / "test" / ["flat", "tall"][row // 4] / f"{row % 4}.npy")[:, :3])
         size = (cloud - cloud.mean(0)).norm(dim=1).max()
-        torch.testing.assert_close(own[:, 1].double(), ((size.log() - 0.5) / 2).expand(len(own)), rtol=1e-5, atol=1e-5)
+        # Where all lie in a plane, a thousandth of the size stands for a length of zero.
+        lengths = ((cloud.max(0).values - cloud.min(0).values) / 2).maximum(size / 1000)
+        expected = ((torch.cat([size[None], lengths]).log() - 0.5) / 2).expand(len(own), 4)
+        torch.testing.assert_close(own[:, 1:5].double(), expected, rtol=1e-5, atol=1e-5)
         # The flat ones are floors; the tall ones are lines that stand upright.
-        assert own[:, [4, 8]].max() < 1e-5 if row < 4 else own[:, [2, 6]].min() > 0.999
+        assert own[:, [7, 11]].max() < 1e-5 if row < 4 else own[:, [5, 9]].min() > 0.999
 
 
 def test_a_cloud_without_a_size_is_named(folder):
@@ -138,6 +141,19 @@ def test_each_augmentation_is_done_when_asked_for(folder, key, value):
     moved = points_of(clouds(folder, **{key: value}), "test", training=True)["positions"]
     assert not torch.equal(moved, points_of(clouds(folder), "test")["positions"])
     torch.testing.assert_close(points_of(clouds(folder), "test", True), points_of(clouds(folder), "test"))
+
+
+def test_cutmix_makes_labels_soft_in_training_alone(folder):
+    data = clouds(folder, cutmix=1.0)
+    assert batch_of(data, "test")["labels"].ndim == 1
+    batch = data.finish(batch_of(data, "test"), training=True)
+    check_batch(batch, data.modalities, data.num_classes)
+    points, labels = batch["inputs"]["points"], batch["labels"]
+    assert labels.shape == (8, 2) and labels.sum(1).allclose(torch.ones(8))
+    for row in range(8):  # the feature is the number of the row that a point is from
+        rows = points["content"][row, points["mask"][row], 0]
+        assert set(rows.tolist()) <= {row, (row - 1) % 8}
+        torch.testing.assert_close(labels[row, 0], (rows < 4).float().mean())
 
 
 @pytest.mark.parametrize("up, axis", [("z", 2), ("y", 1)])
@@ -230,6 +246,7 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
         ({"num_points": 9, "mesh_samples": 8}, r"mesh_samples: expected null, or at least 9 \(num_points\), found 8"),
         ({"rotate": 181}, "rotate: expected degrees from 0 to 180, found 181"),
         ({"jitter": -1}, "jitter: expected a number of at least 0, found -1"),
+        ({"cutmix": -1}, "cutmix: expected a number of at least 0, found -1"),
         ({"drop_points": 1}, "drop_points: expected a share from 0 to below 1, found 1"),
         ({"stretch": [2, 1]}, r"stretch: expected null, or \[least, greatest\] above 0, found \[2, 1\]"),
         ({"scale_points": [0, 1]}, "scale_points: expected null, or .* above 0"),
