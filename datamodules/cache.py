@@ -18,7 +18,7 @@ from perceiver_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # a new one makes all older caches unknown
+FORMAT = 1  # a new one makes all older caches unknown
 
 
 class Arrays(Sequence[np.ndarray]):

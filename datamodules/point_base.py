@@ -114,9 +114,7 @@ class PointSet(FileSet):
         if self.derived["log_size"] is not None:
             require(bool(size > 0), where, "a cloud with a size, as log_size is given", "points that all fall together")
             mean, std = self.derived["log_size"]
-            lengths = (points[:, :3].amax(0) - points[:, :3].amin(0)) / 2
-            sizes = torch.cat([size[None], lengths.clamp(min=size.item() / 1000)])  # a flat one has no logarithm
-            features = torch.cat([features, ((sizes.log() - mean) / std).expand(len(positions), 4)], 1)
+            features = torch.cat([features, ((size.log() - mean) / std).expand(len(positions), 1)], 1)
         shapes = [surface_shape(positions, count, self.derived["up"]) for count in self.derived["neighbours"]]
         return torch.cat([positions, features, *shapes], 1).numpy()
 
@@ -135,9 +133,8 @@ class Points(Files, ABC):
             too), [red, green, blue] or [intensity]; none for bare points.
         feature_mean: what is taken off each feature; one number or one per feature.
         feature_std: what each feature is then divided by; one number or one per feature.
-        log_size: [mean, standard deviation] of the logarithm of how far clouds reach before they are normalised. With
-            these taken out of it, and of the logarithms of half the lengths along x, y and z, they are four features of
-            all points of a cloud, which no augmentation changes. Null where size means nothing.
+        log_size: [mean, standard deviation] of the logarithm of how far clouds reach before they are normalised: with
+            these taken out, it is a feature of all points of a cloud. Null where size means nothing.
         neighbours: numbers of nearest points: for each, the shape of the surface that they make around a point is four
             features of it (`surface_shape`), worked out of all points as they are read.
         num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
@@ -226,7 +223,7 @@ class Points(Files, ABC):
         neighbours = neighbours or []
         require(min(neighbours, default=3) >= 3, "neighbours", "numbers of at least 3 points", neighbours)
 
-        channels = len(features) + 4 * (log_size is not None) + 4 * len(neighbours)
+        channels = len(features) + (log_size is not None) + 4 * len(neighbours)
         modalities = {"points": {"channels": channels, "resolution": [resolution] * 3}}
         super().__init__(
             POINTS,

@@ -93,19 +93,16 @@ def test_size_and_shape_stand_behind_what_the_files_say(folder, tmp_path, cache)
     options = {"feature_mean": 3, "feature_std": [2], "cache": cache, "cache_dir": str(tmp_path / "cache")}
     plain = points_of(clouds(folder, normalise="ball", **options), "test")
     data = clouds(folder, normalise="ball", log_size=[0.5, 2.0], neighbours=[3, 4], **options)
-    assert data.modalities["points"]["channels"] == 13
+    assert data.modalities["points"]["channels"] == 10
     points = points_of(data, "test")
     torch.testing.assert_close(points["content"][..., :1], plain["content"])
     for row in range(8):
         own = points["content"][row, points["mask"][row]]
         cloud = torch.from_numpy(np.load(folder / "test" / ["flat", "tall"][row // 4] / f"{row % 4}.npy")[:, :3])
         size = (cloud - cloud.mean(0)).norm(dim=1).max()
-        # Where all lie in a plane, a thousandth of the size stands for a length of zero.
-        lengths = ((cloud.max(0).values - cloud.min(0).values) / 2).maximum(size / 1000)
-        expected = ((torch.cat([size[None], lengths]).log() - 0.5) / 2).expand(len(own), 4)
-        torch.testing.assert_close(own[:, 1:5].double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(own[:, 1].double(), ((size.log() - 0.5) / 2).expand(len(own)), rtol=1e-5, atol=1e-5)
         # The flat ones are floors; the tall ones are lines that stand upright.
-        assert own[:, [7, 11]].max() < 1e-5 if row < 4 else own[:, [5, 9]].min() > 0.999
+        assert own[:, [4, 8]].max() < 1e-5 if row < 4 else own[:, [2, 6]].min() > 0.999
 
 
 def test_a_cloud_without_a_size_is_named(folder):
