@@ -140,19 +140,6 @@ def test_each_augmentation_is_done_when_asked_for(folder, key, value):
     torch.testing.assert_close(points_of(clouds(folder), "test", True), points_of(clouds(folder), "test"))
 
 
-def test_cutmix_makes_labels_soft_in_training_alone(folder):
-    data = clouds(folder, cutmix=1.0)
-    assert batch_of(data, "test")["labels"].ndim == 1
-    batch = data.finish(batch_of(data, "test"), training=True)
-    check_batch(batch, data.modalities, data.num_classes)
-    points, labels = batch["inputs"]["points"], batch["labels"]
-    assert labels.shape == (8, 2) and labels.sum(1).allclose(torch.ones(8))
-    for row in range(8):  # the feature is the number of the row that a point is from
-        rows = points["content"][row, points["mask"][row], 0]
-        assert set(rows.tolist()) <= {row, (row - 1) % 8}
-        torch.testing.assert_close(labels[row, 0], (rows < 4).float().mean())
-
-
 @pytest.mark.parametrize("up, axis", [("z", 2), ("y", 1)])
 def test_rotation_keeps_heights_and_normals_on_their_faces(tmp_path, up, axis):
     for name in ("a", "b"):
@@ -243,7 +230,6 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
         ({"num_points": 9, "mesh_samples": 8}, r"mesh_samples: expected null, or at least 9 \(num_points\), found 8"),
         ({"rotate": 181}, "rotate: expected degrees from 0 to 180, found 181"),
         ({"jitter": -1}, "jitter: expected a number of at least 0, found -1"),
-        ({"cutmix": -1}, "cutmix: expected a number of at least 0, found -1"),
         ({"drop_points": 1}, "drop_points: expected a share from 0 to below 1, found 1"),
         ({"stretch": [2, 1]}, r"stretch: expected null, or \[least, greatest\] above 0, found \[2, 1\]"),
         ({"scale_points": [0, 1]}, "scale_points: expected null, or .* above 0"),
