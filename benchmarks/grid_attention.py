@@ -221,7 +221,7 @@ def floor(content: torch.Tensor) -> Step:
 
 
 def measure(rival: str, given: dict[str, Any], steps: int | None) -> dict[str, Any]:
-    """Of so many steps, or of some seconds, in this process: seconds of a step (median), seconds of the first one more,
+    """Of so many steps, or of 4 and some seconds, in this process: seconds of a step (median), seconds more of the first,
     peak bytes above the imports."""
     import perceiver_lightning.model  # noqa: F401
 
@@ -235,7 +235,7 @@ def measure(rival: str, given: dict[str, Any], steps: int | None) -> dict[str, A
     before = peak_bytes()
     step, parameters = build(rival, **given)
     seconds: list[float] = []
-    while len(seconds) < steps if steps else len(seconds) < 2 or (len(seconds) < 12 and sum(seconds) < 12):
+    while len(seconds) < (steps or 4) or (steps is None and len(seconds) < 12 and sum(seconds) < 12):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
