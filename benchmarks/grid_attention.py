@@ -221,8 +221,8 @@ def floor(content: torch.Tensor) -> Step:
 
 
 def measure(rival: str, given: dict[str, Any], steps: int | None) -> dict[str, Any]:
-    """Of so many steps, or of 4 and some seconds, in this process: seconds of a step (median), seconds more of the first,
-    peak bytes above the imports."""
+    """Of so many steps, or of at least 4 and some seconds, in this process: seconds of a step (median of all but the
+    first), seconds that the first takes more, peak bytes above the imports."""
     import perceiver_lightning.model  # noqa: F401
 
     if rival == "perceiver-pytorch":
