@@ -320,6 +320,7 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     sweep = [row for row in rows if row["work"].startswith("resolution")]
     ours = {int(row["work"].split()[-1]): (row["ours_s"], row["ours_bytes"] / 2**30) for row in sweep}
@@ -330,6 +331,8 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
         ax.plot(list(dense), [value[place] for value in dense.values()], "s--", label="dense, fused")
         ax.set(xscale="log", yscale="log", xlabel="pixels a side", title=title)
         ax.set_xticks(SIDES, [str(side) for side in SIDES])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.grid(alpha=0.3)
         ax.legend()
@@ -352,10 +355,11 @@ def main() -> None:
         print(json.dumps(measure(rival, WORKS[work][0], args.steps)))
         return
     works = QUICK if args.quick else args.only or list(WORKS)
-    kept = json.loads(args.out.read_text()) if args.only and args.out.exists() else []
-    rows = [row for row in kept if row["work"] not in works]
+    rows = json.loads(args.out.read_text()) if args.only and args.out.exists() else []
     for work in works:
-        rows += rows_of(work, 1 if args.quick else args.rounds, args.threads)
+        measured = rows_of(work, 1 if args.quick else args.rounds, args.threads)
+        rows = [row for row in rows if row["work"] != work] + measured
+        rows.sort(key=lambda row: list(WORKS).index(row["work"]))
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(rows, indent=1) + "\n")  # after each work: nothing is lost on Ctrl-C
     show(rows)
