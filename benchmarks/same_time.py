@@ -4,20 +4,23 @@
 
 Each config is trained with `attention: separable` and with `attention: dense`, from one seed. How many epochs fit into
 the minutes is reckoned first, from the time that some steps of each take, so that each one's schedule comes to its end;
-what mixes images ends at the same share of it (`mixup_off_epoch`).
-The checkpoint that validation chose is tested, once. `--jobs 2` trains two at a time, each on its share of the cores.
+what mixes images ends at the same share of it (`mixup_off_epoch`). The checkpoint that validation chose is tested,
+once; rows of other configs stay in the file. `--jobs 2` trains two at a time, each on its share of the cores.
 """
 
 import argparse
 import json
 import os
+import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
@@ -57,18 +60,26 @@ def train(job: tuple[str, str, float, str, int]) -> dict[str, Any]:
     }
 
 
+class Clock(Callback):
+    """When each step of a training ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Called by Lightning."""
+        self.ends.append(time.monotonic())
+
+
 def epochs_in(seconds: float, arguments: list[str]) -> int:
     """How many epochs a training takes that long for, validations included: 1 at the least."""
-    trial = ["--trainer.max_epochs=1", "--trainer.enable_checkpointing=false", "--name=trial"]
-    taken = []
-    for steps in (STEPS, 2 * STEPS):
-        start = time.monotonic()
-        fit = run(
-            ["fit", *arguments, *trial, f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=0"]
-        )
-        taken.append(time.monotonic() - start)
-    of_step = (taken[1] - taken[0]) / STEPS  # what comes once, as reading all files does, is in both
-    data: Any = fit.datamodule
+    trial = ["--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
+    trial += [f"--trainer.limit_train_batches={2 * STEPS}", "--trainer.limit_val_batches=0"]
+    recipe: Any = Opened(["fit", *arguments, *trial])
+    clock, data = Clock(), recipe.datamodule
+    recipe.trainer.callbacks.append(clock)
+    recipe.trainer.fit(recipe.model, data)
+    of_step = statistics.median(end - start for start, end in pairwise(clock.ends[STEPS - 1 :]))
     of_epoch = len(data.train_dataloader()) + len(data.val_dataloader()) / 3  # no backward pass
     return max(1, int(seconds / (of_epoch * of_step)))
 
@@ -88,14 +99,15 @@ def main() -> None:
         for config in args.configs
         for attention in ("separable", "dense")
     ]
-    result: dict[str, Any] = {"rows": [], "minutes": args.minutes, "threads": threads, "jobs": args.jobs, **machine()}
+    rows: list[dict[str, Any]] = json.loads(args.out.read_text()) if args.out.exists() else []
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for row in pool.map(train, jobs):
-            result["rows"].append(row)
-            args.out.write_text(json.dumps(result, indent=2) + "\n")  # after each: nothing is lost on Ctrl-C
+        for found in pool.map(train, jobs):
+            row = found | {"minutes": args.minutes, "threads": threads, "jobs": args.jobs, **machine()}
+            rows = [old for old in rows if any(old[key] != row[key] for key in ("config", "attention"))] + [row]
+            args.out.write_text(json.dumps(rows, indent=1) + "\n")  # after each: nothing is lost on Ctrl-C
     table = Table("config", "attention", "epochs", "minutes", "validation", "test accuracy")
-    for row in result["rows"]:
+    for row in rows:
         table.add_row(
             row["config"], row["attention"], str(row["epochs"]), f"{row['seconds'] / 60:.1f}",
             f"{row['validation']:.4f}", f"{row['accuracy']:.4f}",
