@@ -3,9 +3,11 @@
 import os
 import platform
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+
+PACKAGES = ["torch", "torchvision", "pytorch-lightning", "perceiver-pytorch", "transformers", "scikit-learn"]
 
 
 def machine() -> dict[str, Any]:
@@ -18,7 +20,7 @@ def machine() -> dict[str, Any]:
     )
     return {
         "date": date.today().isoformat(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "pytorch-lightning")},
+        "versions": {one.name: one.version for one in distributions() if one.name in PACKAGES},
         "python": platform.python_version(),
         "machine": f"{os.cpu_count()} cores, {models[0] if models else platform.processor()}",
     }

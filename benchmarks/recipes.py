@@ -18,7 +18,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,7 +218,8 @@ def main() -> None:
     ]
     write(read(args.out), args.out)
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for row in pool.map(measure, jobs):
+        for future in as_completed([pool.submit(measure, job) for job in jobs]):
+            row = future.result()
             # After each: nothing is lost on Ctrl-C.
             write([*(other for other in read(args.out) if key(other) != key(row)), row], args.out)
     show(read(args.out))

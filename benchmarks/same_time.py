@@ -13,7 +13,7 @@ import json
 import os
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -73,8 +73,8 @@ class Clock(Callback):
 
 def epochs_in(seconds: float, arguments: list[str]) -> int:
     """How many epochs a training takes that long for, validations included: 1 at the least."""
-    trial = ["--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
-    trial += [f"--trainer.limit_train_batches={2 * STEPS}", "--trainer.limit_val_batches=0"]
+    trial = [f"--trainer.max_steps={2 * STEPS}", "--trainer.limit_val_batches=0"]
+    trial += ["--trainer.logger=false", "--trainer.enable_checkpointing=false"]
     recipe: Any = Opened(["fit", *arguments, *trial])
     clock, data = Clock(), recipe.datamodule
     recipe.trainer.callbacks.append(clock)
@@ -102,8 +102,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = json.loads(args.out.read_text()) if args.out.exists() else []
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for found in pool.map(train, jobs):
-            row = found | {"minutes": args.minutes, "threads": threads, "jobs": args.jobs, **machine()}
+        for future in as_completed([pool.submit(train, job) for job in jobs]):
+            row = future.result() | {"minutes": args.minutes, "threads": threads, "jobs": args.jobs, **machine()}
             rows = [old for old in rows if any(old[key] != row[key] for key in ("config", "attention"))] + [row]
             args.out.write_text(json.dumps(rows, indent=1) + "\n")  # after each: nothing is lost on Ctrl-C
     table = Table("config", "attention", "epochs", "minutes", "validation", "test accuracy")

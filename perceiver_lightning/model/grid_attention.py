@@ -16,8 +16,8 @@ it walks again: with g(i, j) = d_sums . content + scale (d_row_sums(i) + d_colum
 times value over all that was returned, d_logit = a (g - mean + d_log_sums); every gradient is a sum like those above.
 
 Two implementations of the same walk: torch operations for every device, and C++ for CPUs (`grid_attention.cpp`),
-compiled at first use in half a second by the compiler that is there. It is many times faster, as a block's logits never
-leave the cache. Without a compiler, or for more than 16 channels, the torch operations run.
+compiled at first use, in one to two seconds, by the compiler that is there. It is many times faster, as a block's
+logits never leave the cache. Without a compiler, or for more than 16 channels, the torch operations run.
 
 Legend of shapes: B batch, R queries (of all heads), K content channels, I rows and J columns of the grid.
 """
