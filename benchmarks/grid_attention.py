@@ -4,14 +4,18 @@
 
 Every rival runs in a process of its own, all of a work in turn, for several rounds; a row holds the medians. A step is
 forward, cross-entropy, backward and AdamW; the one cross-attend is forward and backward. The first step of a process,
-with any compiling, is not counted but told apart. The allocator keeps freed memory, as the command line has it. Memory
+with any compiling, is not counted but told apart; at least three others are, and until 45 seconds are over or eleven
+are. The allocator keeps freed memory, as the command line has it. Memory
 is the peak above what the imported libraries hold, seen in another process in which freed memory goes back to the
 system at once: else the gaps in the allocator's heap, a fifth of all and other ones each time, would count as well.
+What torch imports only with the first optimizer, some 65 MiB, counts for all of them. `--quick` measures the first two
+works once, over two counted steps at the least, and takes their memory from the same processes.
 
 Rivals: the same model with dense attention, fused or plain, heads padded to a multiple of 8 or not; perceiver-pytorch
 with the same N, D, heads, depth and widths (its MLPs are wider and cannot be set otherwise); transformers' Perceiver
 IO; our own without a C++ compiler; the ImageNet model's latent stacks alone, which no attention to the input can make
-cheaper, and the products of matrices in them alone. The results are a list of rows, in
+cheaper, and the products of matrices in them alone; for the one cross-attend, the floor of what torch operations can
+do, and of both the forward pass alone. The results are a list of rows, in
 `benchmarks/results/grid_attention.json`, and a plot beside it.
 """
 
@@ -43,15 +47,19 @@ LATENTS = ["latent stacks alone", "products of the latent stacks"]
 SIDES = [64, 128, 256, 512, 1024, 2048]
 
 SMALL = {"model": "small", "frames": 0}
-# work: what to build, and the rivals measured beside ours. A rival "WORK: NAME" is that of another work.
+# work: what to build, and the rivals measured beside ours.
 WORKS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "one cross-attend, 224": ({"model": "cross-attend", "side": 224, "batch": 1}, [*DENSE, "no compiler", "floor"]),
+    "one cross-attend, 224, forward": (
+        {"model": "cross-attend", "side": 224, "batch": 1, "backward": False},
+        [*DENSE, "no compiler", "floor"],
+    ),
     "small, 224": ({**SMALL, "side": 224, "batch": 2}, ["perceiver-pytorch", *DENSE, "no compiler"]),
     "small, 1024": ({**SMALL, "side": 1024, "batch": 1}, ["perceiver-pytorch", "dense, fused", "no compiler"]),
-    "paper's ImageNet": ({"model": "imagenet", "side": 224, "batch": 1}, ["dense, fused", *LATENTS]),
+    "paper's ImageNet": ({"model": "imagenet", "side": 224, "batch": 1}, [*LATENTS, *DENSE]),
     "paper's ImageNet, bfloat16": (
         {"model": "imagenet", "side": 224, "batch": 1, "bf16": True},
-        ["dense, fused", "dense, fused, float32"],
+        [*DENSE, "dense, fused, float32", "dense, plain, float32"],
     ),
     "Perceiver IO, ImageNet": ({"model": "io", "side": 224, "batch": 1}, ["transformers", "dense, fused"]),
     "small, 2048": ({**SMALL, "side": 2048, "batch": 1}, ["separable at 1024"]),
@@ -63,7 +71,15 @@ WORKS: dict[str, tuple[dict[str, Any], list[str]]] = {
 QUICK = ["one cross-attend, 224", "small, 224"]
 
 
-def build(rival: str, model: str, side: int, batch: int, frames: int = 0, bf16: bool = False) -> tuple[Step, int]:
+def build(
+    rival: str,
+    model: str,
+    side: int,
+    batch: int,
+    frames: int = 0,
+    bf16: bool = False,
+    backward: bool = True,
+) -> tuple[Step, int]:
     """A step of a rival at a work, and its number of parameters."""
     torch.manual_seed(0)
     use_rival(rival)
@@ -77,9 +93,9 @@ def build(rival: str, model: str, side: int, batch: int, frames: int = 0, bf16: 
         channels = 3
     content = torch.randn(batch, *size, channels)
     if rival == "floor":
-        return floor(content), 0
+        return floor(content, backward), 0
     if model == "cross-attend":
-        return one_cross_attend(kind, content)
+        return one_cross_attend(kind, content, backward)
     if rival == "products of the latent stacks":
         return products_of_latent_stacks()
     net, given = network(rival, model, kind, content)
@@ -102,14 +118,14 @@ def use_rival(rival: str) -> None:
 
     if rival.endswith("not padded"):
         attention.to_multiple_of_8 = lambda x: x
-    elif rival == "dense, plain":
+    elif rival.startswith("dense, plain"):
 
         def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
             return torch.softmax((q * q.shape[-1] ** -0.5) @ k.mT, -1) @ v
 
         attention.attend = plain  # type: ignore[assignment]
     elif rival == "no compiler":
-        grid_attention._compiler_works = lambda: False  # type: ignore[assignment]
+        grid_attention.compiled = lambda queries: None
 
 
 def network(rival: str, model: str, kind: str, content: torch.Tensor) -> tuple[nn.Module, Callable[[], torch.Tensor]]:
@@ -156,7 +172,7 @@ def network(rival: str, model: str, kind: str, content: torch.Tensor) -> tuple[n
     return ours, lambda: ours({"image": {"content": content}})
 
 
-def one_cross_attend(kind: str, content: torch.Tensor) -> tuple[Step, int]:
+def one_cross_attend(kind: str, content: torch.Tensor, backward: bool) -> tuple[Step, int]:
     """Forward and backward of attention from 512 queries to the paper's input array, its LayerNorm included."""
     from perceiver_lightning.model.attention import Attention, Dense
     from perceiver_lightning.model.inputs import Inputs
@@ -170,7 +186,9 @@ def one_cross_attend(kind: str, content: torch.Tensor) -> tuple[Step, int]:
     def step() -> None:
         array = inputs({"image": {"content": content}})
         reader = Dense(array) if kind == "dense" else Separable(array)
-        reader.read(queries, norm, attention).sum().backward()
+        out = reader.read(queries, norm, attention).sum()
+        if backward:
+            out.backward()
 
     return step, sum(parameter.numel() for parameter in (*norm.parameters(), *attention.parameters()))
 
@@ -204,7 +222,7 @@ def products_of_latent_stacks() -> tuple[Step, int]:
     return step, 0
 
 
-def floor(content: torch.Tensor) -> Step:
+def floor(content: torch.Tensor, backward: bool) -> Step:
     """What torch cannot save: an exponential for every logit, in blocks that fit the cache, and the products that stay.
 
     Forward: logits of 4 channels, exp, sums of 4 channels. Backward: logits, exp, their gradients, the queries'.
@@ -215,28 +233,29 @@ def floor(content: torch.Tensor) -> Step:
     def step() -> None:
         for block in blocks:
             (queries @ block).exp_() @ block.T
-        for block in blocks:
+        for block in blocks if backward else ():
             (queries @ block).exp_(), (queries @ block) @ block.T
 
     return step
 
 
-def measure(rival: str, given: dict[str, Any], steps: int | None) -> dict[str, Any]:
-    """Of so many steps, or of at least 4 and some seconds, in this process: seconds of a step (median of all but the
-    first), seconds that the first takes more, peak bytes above the imports."""
+def measure(rival: str, given: dict[str, Any], for_memory: bool, quick: bool) -> dict[str, Any]:
+    """Seconds of a step in this process (median of all but the first), seconds that the first takes more, peak bytes
+    above the imports."""
     import perceiver_lightning.model  # noqa: F401
 
     if rival == "perceiver-pytorch":
         import perceiver_pytorch  # noqa: F401
     if rival == "transformers":
         from transformers import PerceiverForImageClassificationFourier  # noqa: F401
-    if steps is None:
+    if not for_memory:
         keep_freed_memory()  # as the command line does, and for all rivals
     torch.randn(64, 64) @ torch.randn(64, 64)
     before = peak_bytes()
     step, parameters = build(rival, **given)
+    least, enough = (2, 0) if for_memory else (3, 2) if quick else (4, 45)  # steps, seconds
     seconds: list[float] = []
-    while len(seconds) < (steps or 4) or (steps is None and len(seconds) < 12 and sum(seconds) < 12):
+    while len(seconds) < least or (len(seconds) < 12 and sum(seconds) < enough):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
@@ -255,25 +274,28 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def in_its_own_process(work: str, rival: str, threads: int, for_memory: bool = False) -> dict[str, Any]:
+def in_its_own_process(work: str, rival: str, threads: int, *flags: str) -> dict[str, Any]:
+    """What `measure` finds in a new process; flags: --for_memory, --quick."""
     command = [sys.executable, "-m", "benchmarks.grid_attention", "--one", work, rival, "--threads", str(threads)]
-    environment = os.environ | ({"MALLOC_MMAP_THRESHOLD_": "65536"} if for_memory else {})
-    command += ["--steps", "2"] if for_memory else []  # the second has the first one's gradients and AdamW's arrays
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    environment = os.environ | ({"MALLOC_MMAP_THRESHOLD_": "65536"} if "--for_memory" in flags else {})
+    done = subprocess.run([*command, *flags], check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def rows_of(work: str, rounds: int, threads: int) -> list[dict[str, Any]]:
+def rows_of(work: str, rounds: int, threads: int, quick: bool) -> list[dict[str, Any]]:
     """All rivals of a work in turn, several rounds; a row for each, with the medians."""
     rivals = WORKS[work][1]
     ours = "auto" if work.endswith("auto") else OURS
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in (ours, *rivals)}
     for number in range(rounds):
         for rival in found:
-            found[rival].append(in_its_own_process(work, rival, threads))
+            found[rival].append(in_its_own_process(work, rival, threads, *(["--quick"] if quick else [])))
             last = found[rival][-1]
             print(f"{work:28} {rival:26} {last['seconds']:9.4f} s   round {number + 1} of {rounds}", flush=True)
-    peak = {rival: in_its_own_process(work, rival, threads, for_memory=True)["bytes"] for rival in found}
+    peak = {
+        rival: runs[0]["bytes"] if quick else in_its_own_process(work, rival, threads, "--for_memory")["bytes"]
+        for rival, runs in found.items()
+    }
 
     def middle(rival: str, key: str) -> float:
         return statistics.median(one[key] for one in found[rival])
@@ -343,23 +365,23 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--quick", action="store_true", help="only the first two works, one round")
+    which.add_argument("--quick", action="store_true", help="only the first two works, once, in two minutes or so")
     which.add_argument("--only", nargs="+", choices=WORKS, help="only these works; other rows of the file stay")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/grid_attention.json"))
-    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--for_memory", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=2, metavar=("WORK", "RIVAL"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.one:
         work, rival = args.one
-        print(json.dumps(measure(rival, WORKS[work][0], args.steps)))
+        print(json.dumps(measure(rival, WORKS[work][0], args.for_memory, args.quick)))
         return
     works = QUICK if args.quick else args.only or list(WORKS)
     rows = [row for row in (json.loads(args.out.read_text()) if args.out.exists() else []) if row["work"] in WORKS]
     for work in works:
-        measured = rows_of(work, 1 if args.quick else args.rounds, args.threads)
+        measured = rows_of(work, 1 if args.quick else args.rounds, args.threads, args.quick)
         rows = [row for row in rows if row["work"] != work] + measured
         rows.sort(key=lambda row: list(WORKS).index(row["work"]))
         args.out.parent.mkdir(parents=True, exist_ok=True)

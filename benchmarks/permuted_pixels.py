@@ -13,7 +13,6 @@ three ways: raw, shuffled with positions, shuffled without.
 
 import argparse
 import json
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -152,7 +151,7 @@ def main() -> None:
     parser.add_argument("--runs-dir", default="runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/permuted_pixels.json"))
     args = parser.parse_args()
-    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    threads = max(1, torch.get_num_threads() // args.jobs)
     jobs = [
         (model, way, epochs, args.runs_dir, threads)
         for model, epochs in (("perceiver", args.epochs), ("resnet18", args.resnet_epochs))

@@ -14,7 +14,6 @@ the config has changed: then its rows are dropped. `--jobs 2` trains two at a ti
 import argparse
 import hashlib
 import json
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -203,7 +202,7 @@ def main() -> None:
     known = {arm for config in args.configs or RECIPES for arm in RECIPES[config].arms}
     if unknown := set(args.arms or []) - known:
         parser.error(f"--arms: expected some of {', '.join(sorted(known))}, found {', '.join(sorted(unknown))}")
-    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    threads = max(1, torch.get_num_threads() // args.jobs)
     there = set() if args.anew else {key(row) for row in read(args.out)}
     jobs = [
         Job(config, arm, seed, args.runs_dir, threads)

@@ -1,16 +1,15 @@
 """What a person gains by separable attention: the same model trained for the same minutes, dense and separable.
 
-    python -m benchmarks.same_time [--minutes 20] [--configs FILE ...] [--jobs 1] [--out FILE]
+    python -m benchmarks.same_time [--minutes 20] [--configs FILE ...] [--attention KIND ...] [--jobs 1] [--out FILE]
 
 Each config is trained with `attention: separable` and with `attention: dense`, from one seed. How many epochs fit into
 the minutes is reckoned first, from the time that some steps of each take, so that each one's schedule comes to its end;
 what mixes images ends at the same share of it (`mixup_off_epoch`). The checkpoint that validation chose is tested,
-once; rows of other configs stay in the file. `--jobs 2` trains two at a time, each on its share of the cores.
+once; other rows of the file stay. `--jobs 2` trains two at a time, each on its share of the cores.
 """
 
 import argparse
 import json
-import os
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,6 +29,7 @@ from perceiver_lightning.cli import Opened
 from perceiver_lightning.cli import main as run
 
 CONFIGS = ["configs/image/cifar10.yaml", "configs/image/clothing.yaml"]
+ATTENTION = ["separable", "dense"]
 STEPS = 20  # that the time of a step is reckoned from, after as many that are not counted
 
 
@@ -72,7 +72,7 @@ class Clock(Callback):
 
 
 def epochs_in(seconds: float, arguments: list[str]) -> int:
-    """How many epochs a training takes that long for, validations included: 1 at the least."""
+    """How many epochs a training takes that long for, validations included, to the nearest: 1 at the least."""
     trial = [f"--trainer.max_steps={2 * STEPS}", "--trainer.limit_val_batches=0"]
     trial += ["--trainer.logger=false", "--trainer.enable_checkpointing=false"]
     recipe: Any = Opened(["fit", *arguments, *trial])
@@ -81,7 +81,7 @@ def epochs_in(seconds: float, arguments: list[str]) -> int:
     recipe.trainer.fit(recipe.model, data)
     of_step = statistics.median(end - start for start, end in pairwise(clock.ends[STEPS - 1 :]))
     of_epoch = len(data.train_dataloader()) + len(data.val_dataloader()) / 3  # no backward pass
-    return max(1, int(seconds / (of_epoch * of_step)))
+    return max(1, round(seconds / (of_epoch * of_step)))
 
 
 def main() -> None:
@@ -89,15 +89,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20, help="of each training")
     parser.add_argument("--configs", nargs="+", default=CONFIGS)
+    parser.add_argument("--attention", nargs="+", choices=ATTENTION, default=ATTENTION, help="only these")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
     parser.add_argument("--runs_dir", default="runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/same_time.json"))
     args = parser.parse_args()
-    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    threads = max(1, torch.get_num_threads() // args.jobs)
     jobs = [
         (config, attention, args.minutes, args.runs_dir, threads)
         for config in args.configs
-        for attention in ("separable", "dense")
+        for attention in args.attention
     ]
     rows: list[dict[str, Any]] = json.loads(args.out.read_text()) if args.out.exists() else []
     args.out.parent.mkdir(parents=True, exist_ok=True)

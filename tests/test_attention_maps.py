@@ -81,14 +81,20 @@ def test_maps_are_the_dense_attention_s_weights_and_their_parts_add_up_to_its_lo
     torch.testing.assert_close(total, logits[:, :, [3, 1]])
 
 
-def test_the_content_part_sees_content_and_the_position_part_places():
-    """Without the LayerNorm's mean and scale, which both see, a part is the same wherever its own side is."""
-    perceiver = model({"image": {"channels": 3, "resolution": [6, 5]}})
-    same = {"image": {"content": torch.ones(1, 6, 5, 3, dtype=torch.float64).expand(1, 6, 5, 3)}}
-    maps = attention_maps(perceiver, same)["image"]
-    assert maps.position.flatten(3).std(-1).min() > 0.1  # places differ where all content is the same
-    scaleless = maps.content.flatten(3)
-    assert (scaleless.std(-1) < 0.5 * maps.position.flatten(3).std(-1)).all()
+@pytest.mark.parametrize("positions", ["fourier", "learned"])
+def test_the_content_part_is_the_logit_of_the_normalised_content_alone(positions):
+    """Everything else that the LayerNorm gives, keys' bias included, is the part of the position."""
+    perceiver, given = model(positions=positions, position_width=4), inputs()
+    seen = record(perceiver, given)
+    cross, latents = seen.cross_attends[1]
+    attention = cross.attention
+    queries = attention.query(cross.norm_queries(latents)).unflatten(-1, (2, -1)).transpose(1, 2)
+    for name, part in zip(seen.names, seen.array.parts, strict=True):
+        elements = cross.norm_inputs(part.laid_out())
+        elements[..., part.content.shape[-1] :] = 0
+        keys = (elements @ attention.key.weight.mT).unflatten(-1, (2, -1)).transpose(1, 2)
+        expected = queries @ keys.mT * queries.shape[-1] ** -0.5
+        torch.testing.assert_close(maps_of(seen, 1)[name].content.flatten(3), expected)
 
 
 def test_each_part_alone_is_a_softmax_over_what_is_there():

@@ -18,10 +18,10 @@ sizes = st.integers(1, 6)
 def implementation(request, monkeypatch):
     """Both implementations; torch operations in blocks so small that there are many."""
     if request.param == "torch operations":
-        monkeypatch.setattr(module, "_compiler_works", lambda: False)
+        monkeypatch.setattr(module, "compiled", lambda queries: None)
         monkeypatch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
     else:
-        assert module._compiler_works()
+        assert module.compiled(torch.zeros(1, 1, 1)) is not None
         monkeypatch.setattr(module, "COMPILED_ROW_BYTES", 256)
     return request.param
 
@@ -61,7 +61,7 @@ def results_and_gradients(function, given: list[Tensor]) -> list[Tensor]:
 def test_it_is_softmax_attention_over_the_laid_out_logits(way, batch, queries, channels, rows, columns, spread, seed):
     with pytest.MonkeyPatch.context() as patch:
         if way == "torch operations":
-            patch.setattr(module, "_compiler_works", lambda: False)
+            patch.setattr(module, "compiled", lambda queries: None)
         patch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
         patch.setattr(module, "COMPILED_ROW_BYTES", 256)
         given = example(batch, queries, channels, rows, columns, seed, spread)
@@ -146,17 +146,40 @@ def test_flops_are_counted():
 
 
 @pytest.mark.parametrize(
-    ("compiler", "found"), [(None, "none found; the environment variable CXX names one"), ("/no/such", "/no/such")]
+    ("compiler", "options", "found"),
+    [
+        (None, [], "found; the environment variable CXX names one"),
+        ("/no/such", [], "No such file or directory: '/no/such'"),
+        ("sh", ["-c", "echo no room >&2; exit 1"], "sh says no room"),
+    ],
 )
-def test_without_a_compiler_one_line_says_so_and_it_runs(compiler, found, monkeypatch, caplog):
+def test_without_a_compiler_one_line_says_so_and_it_runs(compiler, options, found, monkeypatch, caplog):
     monkeypatch.setattr(module, "COMPILER", compiler)
-    module._compiler_works.cache_clear()
+    monkeypatch.setattr(module, "COMPILER_OPTIONS", options)
+    caches = (module._compile, module.say_once)
+    for cache in caches:
+        cache.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
-            given = example(1, 3, 2, 4, 5)
-            for _ in range(2):
+            for channels in (2, 2, 3):
+                given = example(1, 3, channels, 4, 5)
                 torch.testing.assert_close(grid_attention(*given), laid_out(*given))
         assert caplog.text.count("without its C++ part") == 1
         assert found in caplog.text
     finally:
-        module._compiler_works.cache_clear()
+        for cache in caches:
+            cache.cache_clear()
+
+
+def test_without_openmp_one_line_says_that_it_runs_on_one_core(monkeypatch, caplog):
+    """A compiler that refuses the option, as Apple's does, but compiles all else."""
+    monkeypatch.setattr(module, "COMPILER", "sh")
+    script = 'for x; do [ "$x" = -fopenmp ] && exit 1; done; exec c++ "$@"'
+    monkeypatch.setattr(module, "COMPILER_OPTIONS", ["-c", script, "sh"])
+    module.say_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        library = module.Compiled(torch.float64, 2)
+    assert caplog.text.count("runs on one core: the compiler knows no OpenMP") == 1
+    given = example(1, 3, 2, 4, 5)
+    monkeypatch.setattr(module, "compiled", lambda queries: library)
+    torch.testing.assert_close(grid_attention(*given), laid_out(*given))

@@ -64,8 +64,10 @@ def their_logits(model: nn.Module, content: Tensor) -> Tensor:
     return model(content.permute(0, 3, 1, 2)).logits
 
 
+@pytest.mark.parametrize("attention", ["dense", "separable"])
 @pytest.mark.parametrize("size", SIZES)
-def test_float64_logits_are_those_of_transformers_within_1e_8(theirs, ours, size):
+def test_float64_logits_are_those_of_transformers_within_1e_8(theirs, ours, size, attention):
+    ours.attention = attention
     content = images(size)
     expected = their_logits(theirs, content)
     spread_over_classes = expected.amax(1) - expected.amin(1)
@@ -74,10 +76,11 @@ def test_float64_logits_are_those_of_transformers_within_1e_8(theirs, ours, size
     torch.testing.assert_close(logits_of(ours, content), expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("attention", ["dense", "separable"])
 @pytest.mark.parametrize("size", SIZES)
-def test_float32_logits_are_those_of_transformers_within_1e_4(theirs, size):
+def test_float32_logits_are_those_of_transformers_within_1e_4(theirs, size, attention):
     content = images(size, torch.float32)
-    perceiver = build()
+    perceiver = build(attention=attention)
     load_published(perceiver, theirs.state_dict())
     expected = their_logits(deepcopy(theirs).float(), content)
     assert expected.std() > 1

@@ -74,15 +74,19 @@ def grid_inputs(grid, batch: int, seed: int) -> dict:
     return given
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(grids(), st.integers(1, 3), st.sampled_from([1, 2]), st.sampled_from(["fourier", "learned_axes", "learned"]),
-       st.integers(0, 99))  # fmt: skip
-def test_it_is_the_dense_attention_over_any_grid(grid, batch, heads, positions, seed):
+       st.sampled_from([2, 99]), st.sampled_from([torch.float64, torch.float32]), st.integers(0, 99))  # fmt: skip
+def test_it_is_the_dense_attention_over_any_grid(grid, batch, heads, positions, piece, dtype, seed):
     facts = {"grid": {"channels": grid[1], "resolution": grid[0]}}
     perceiver = model(
         facts, cross_heads=heads, cross_qk_width=6, cross_v_width=4, positions=positions, position_width=3
-    )
-    assert_same(perceiver, {"grid": grid_inputs(grid, batch, seed)})
+    ).to(dtype)
+    inputs = grid_inputs(grid, batch, seed)
+    inputs["content"] = inputs["content"].detach().to(dtype).requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(separable, "PIECE", piece)
+        assert_same(perceiver, {"grid": inputs}, 1e-9 if dtype == torch.float64 else 2e-3)
 
 
 @settings(max_examples=25, deadline=None)
@@ -101,8 +105,8 @@ def test_several_modalities_share_one_softmax_and_one_layernorm(first, second, a
             "positions": torch.rand(3, 7, 3, generator=generator).double() * 2 - 1,
             "mask": torch.rand(3, 7, generator=generator) > 0.3,
         }
-    with pytest.MonkeyPatch.context() as patch:  # spares the time of compiling for many numbers of channels
-        patch.setattr("perceiver_lightning.model.grid_attention._compiler_works", lambda: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(separable, "PIECE", 4)
         assert_same(model(facts, cross_qk_width=6), inputs)
 
 
@@ -142,15 +146,19 @@ def test_bfloat16_parameters_give_bfloat16():
     assert perceiver({"image": {"content": content(2, 6, 5, 3).bfloat16()}}).dtype == torch.bfloat16
 
 
-def test_it_trains_as_the_dense_attention_does():
-    """100 steps of AdamW from one seed in float64, pixels through a learned projection: losses equal to 1e-8."""
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-8), (torch.float32, 5e-3)])
+def test_it_trains_as_the_dense_attention_does(dtype, tolerance):
+    """100 steps of AdamW from one seed, pixels through a learned projection: the same losses, from 21 to 0.6.
+
+    In float32 they differ by 1.4e-3 at most.
+    """
     losses = []
     for kind in ("dense", "separable"):
-        perceiver = model({"image": {"channels": 2, "resolution": [6, 5]}}, attention=kind)
-        project = torch.nn.Linear(3, 2).double()
+        perceiver = model({"image": {"channels": 2, "resolution": [6, 5]}}, attention=kind).to(dtype)
+        project = torch.nn.Linear(3, 2).to(dtype)
         torch.nn.init.constant_(project.weight, 0.3)
         optimizer = torch.optim.AdamW([*perceiver.parameters(), *project.parameters()], lr=3e-3)
-        pixels, labels = content(16, 6, 5, 3).detach(), torch.arange(16) % 4
+        pixels, labels = content(16, 6, 5, 3).detach().to(dtype), torch.arange(16) % 4
         losses.append([])
         for _ in range(100):
             loss = F.cross_entropy(perceiver({"image": {"content": project(pixels)}}), labels)
@@ -160,7 +168,7 @@ def test_it_trains_as_the_dense_attention_does():
             losses[-1].append(loss.item())
     dense, separable_ = (torch.tensor(x) for x in losses)
     assert dense[-1] < 0.5 * dense[0]
-    assert (dense - separable_).abs().max() < 1e-8
+    assert (dense - separable_).abs().max() < tolerance
 
 
 def test_the_same_parameters_and_checkpoint():
@@ -168,7 +176,11 @@ def test_the_same_parameters_and_checkpoint():
     assert [(name, x.shape) for name, x in dense.named_parameters()] == [
         (name, x.shape) for name, x in other.named_parameters()
     ]
+    inputs = {"image": {"content": content(2, 6, 5, 3)}}
+    randomise(dense, seed=1)
+    assert (dense(inputs) - other(inputs)).abs().max() > 0.1
     other.load_state_dict(dense.state_dict())
+    torch.testing.assert_close(other(inputs), dense(inputs), rtol=1e-9, atol=1e-9)
 
 
 def test_the_keys_bias_takes_part_with_a_gradient_of_zero():
@@ -188,7 +200,9 @@ def test_activation_checkpointing():
 
 
 @pytest.mark.slow
-def test_compiled_by_torch():
+@pytest.mark.parametrize("piece", [4, 99])
+def test_compiled_by_torch(piece, monkeypatch):
+    monkeypatch.setattr(separable, "PIECE", piece)
     perceiver = model()
     pixels = content(2, 6, 5, 3)
     for kind in ("separable", "auto", "dense"):
@@ -199,11 +213,38 @@ def test_compiled_by_torch():
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
+def test_compiled_by_torchs_own_compiler():
+    perceiver = model(cross_attends=[1])
+    inputs = {"image": {"content": content(2, 6, 5, 3)}}
+    expected = outputs_and_gradients(perceiver, "separable", inputs)
+    perceiver.compile()
+    torch.testing.assert_close(outputs_and_gradients(perceiver, "separable", inputs), expected)
+
+
 def test_what_does_not_depend_on_weights_is_reckoned_once(monkeypatch):
     calls = []
     monkeypatch.setattr(separable, "moments", lambda *args: calls.append(1) or moments(*args))
     model(attention="separable")({"image": {"content": content(2, 6, 5, 3)}})
     assert len(calls) == 1  # for three cross-attends
+
+
+@pytest.mark.parametrize("positions", ["fourier", "learned"])
+def test_of_one_long_axis_nothing_is_kept_that_has_an_entry_for_each_query_and_element(positions, monkeypatch):
+    monkeypatch.setattr(separable, "PIECE", 50)
+    facts = {"sound": {"channels": 1, "resolution": [1000]}}
+    perceiver = model(facts, attention="separable", num_latents=64, positions=positions, position_width=16)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        perceiver({"sound": {"content": content(1, 1000, 1).detach()}})
+    assert max(kept) < 64 * 1000 / 2  # the sums of 20 pieces have 22,000
+
+
+def test_another_eps_of_the_layernorm_is_refused():
+    perceiver = model(attention="separable")
+    perceiver.cross_attends[0].norm_inputs.eps = 1e-3
+    with pytest.raises(ValueError, match=r"the LayerNorm over the inputs has eps 0\.001: expected 1e-05"):
+        perceiver({"image": {"content": content(2, 6, 5, 3)}})
 
 
 def test_moments_are_those_of_the_laid_out_array_for_large_values_too():
@@ -232,6 +273,8 @@ def test_auto_takes_what_costs_less():
     assert is_cheaper(array(2, 1024, 1024), 128, 1, 64, 64)
     assert not is_cheaper(array(1, 14, 14, channels=768), 512, 8, 1024, 1024)  # patches, many heads
     assert not is_cheaper(array(16, 480, channels=128, bands=16), 64, 1, 64, 64)  # patches of sound
+    assert is_cheaper(array(1, 16000, channels=1), 512, 1, 130, 130)  # raw sound
+    assert not is_cheaper(array(1, 16000, channels=1), 128, 4, 64, 64)  # its one axis is as long as the grid
     points = InputArray([Part(torch.empty(8, 2000, 0, device="meta"), features=torch.empty(8, 2000, 387))])
     assert not is_cheaper(points, 128, 1, 64, 64)
 

@@ -51,8 +51,8 @@ extern "C" void forward(const REAL* __restrict queries, const REAL* __restrict r
                         const REAL* __restrict content, const REAL* __restrict scale, REAL* __restrict sums,
                         REAL* __restrict row_sums, REAL* __restrict column_sums, REAL* __restrict log_sums,
                         const Sizes* sizes) {
-  const auto [B, R, I, J, block, threads] = *sizes;
-#pragma omp parallel num_threads(threads)
+  const int64_t B = sizes->B, R = sizes->R, I = sizes->I, J = sizes->J, block = sizes->block;
+#pragma omp parallel num_threads(sizes->threads)
   {
     std::vector<REAL> logits(block * J);
 #pragma omp for schedule(dynamic, 1)
@@ -141,8 +141,8 @@ extern "C" void backward(const REAL* __restrict queries, const REAL* __restrict 
                          const REAL* __restrict mean, const REAL* __restrict d_sums, const REAL* __restrict d_row_sums,
                          const REAL* __restrict d_column_sums, REAL* __restrict d_queries, REAL* __restrict d_rows,
                          REAL* __restrict d_columns, const Sizes* sizes) {
-  const auto [B, R, I, J, block, threads] = *sizes;
-#pragma omp parallel num_threads(threads)
+  const int64_t B = sizes->B, R = sizes->R, I = sizes->I, J = sizes->J, block = sizes->block;
+#pragma omp parallel num_threads(sizes->threads)
   {
     std::vector<REAL> logits(block * J), d_logits(block * J);
 #pragma omp for schedule(dynamic, 1)
@@ -207,10 +207,10 @@ extern "C" void backward_content(const REAL* __restrict queries, const REAL* __r
                                  const REAL* __restrict mean, const REAL* __restrict d_sums,
                                  const REAL* __restrict d_row_sums, const REAL* __restrict d_column_sums,
                                  REAL* __restrict d_content, REAL* __restrict d_scale, const Sizes* sizes) {
-  const auto [B, R, I, J, block, threads] = *sizes;
+  const int64_t B = sizes->B, R = sizes->R, I = sizes->I, J = sizes->J;
   // Short rows of two threads would lie in one line of the cache, and be written by turns: several go to one thread.
   const int64_t several = std::max<int64_t>(1, 512 / J);
-#pragma omp parallel for schedule(dynamic, several) num_threads(threads)
+#pragma omp parallel for schedule(dynamic, several) num_threads(sizes->threads)
   for (int64_t job = 0; job < B * I; ++job) {
     const int64_t b = job / I, i = job % I;
     const REAL* __restrict ci = content + (b * K * I + i) * J;

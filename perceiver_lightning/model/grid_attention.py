@@ -16,8 +16,8 @@ it walks again: with g(i, j) = d_sums . content + scale (d_row_sums(i) + d_colum
 times value over all that was returned, d_logit = a (g - mean + d_log_sums); every gradient is a sum like those above.
 
 Two implementations of the same walk: torch operations for every device, and C++ for CPUs (`grid_attention.cpp`),
-compiled at first use, in one to two seconds, by the compiler that is there. It is many times faster, as a block's
-logits never leave the cache. Without a compiler, or for more than 16 channels, the torch operations run.
+compiled at first use, in about a second, by the compiler that is there. It is many times faster, as a block's logits
+never leave the cache. Without a compiler, or for more than 16 channels, the torch operations run.
 
 Legend of shapes: B batch, R queries (of all heads), K content channels, I rows and J columns of the grid.
 """
@@ -27,6 +27,7 @@ import functools
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -40,7 +41,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 log = logging.getLogger(__name__)
 
-COMPILER = shutil.which(os.environ.get("CXX", "c++"))
+_NAME, *COMPILER_OPTIONS = shlex.split(os.environ.get("CXX") or "c++")
+COMPILER = shutil.which(_NAME)
 MOST_COMPILED_CHANNELS = 16  # beyond, products of matrices win
 BLOCK_BYTES = {"cpu": 2**20}  # of logits, in torch operations: what a core's cache holds
 OTHER_BLOCK_BYTES = 2**26  # on other devices: enough to fill them
@@ -250,11 +252,12 @@ class Compiled:
         ]  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "grid_attention.so"
-            command = [str(COMPILER), *options, str(source), "-o", str(target)]
+            command = [str(COMPILER), *COMPILER_OPTIONS, *options, str(source), "-o", str(target)]
             try:  # with threads where the compiler knows OpenMP, which is torch's own pool of threads
                 subprocess.run([*command, "-fopenmp"], check=True, capture_output=True)
             except subprocess.CalledProcessError:
                 subprocess.run(command, check=True, capture_output=True)
+                say_once("separable attention's C++ part runs on one core: the compiler knows no OpenMP")
             self.library = ctypes.CDLL(str(target))
         self.channels = channels
 
@@ -276,9 +279,7 @@ class Compiled:
 def compiled(queries: Tensor) -> Compiled | None:
     """The compiled implementation for such queries, if there is one."""
     known = queries.device.type == "cpu" and queries.dtype in (torch.float32, torch.float64)
-    if known and queries.shape[-1] <= MOST_COMPILED_CHANNELS and _compiler_works():
-        return _compile(queries.dtype, queries.shape[-1])
-    return None
+    return _compile(queries.dtype, queries.shape[-1]) if known and queries.shape[-1] <= MOST_COMPILED_CHANNELS else None
 
 
 def is_compiled(channels: int, device: str) -> bool:
@@ -286,17 +287,22 @@ def is_compiled(channels: int, device: str) -> bool:
     return device == "cpu" and channels <= MOST_COMPILED_CHANNELS and COMPILER is not None
 
 
-_compile = functools.cache(Compiled)
+@functools.cache
+def _compile(dtype: torch.dtype, channels: int) -> Compiled | None:
+    """The C++ part for such queries; without a compiler that works None, and one line says so."""
+    reason = f"no compiler {_NAME} found; the environment variable CXX names one"
+    try:
+        if COMPILER is not None:
+            return Compiled(dtype, channels)
+    except subprocess.CalledProcessError as error:
+        reason = f"{COMPILER} says {error.stderr.decode(errors='replace').strip().rpartition(chr(10))[2]}"
+    except OSError as error:
+        reason = str(error)
+    say_once(f"separable attention runs without its C++ part, many times slower: {reason}")
+    return None
 
 
 @functools.cache
-def _compiler_works() -> bool:
-    """Whether there is a C++ compiler that works; if not, one line says so."""
-    try:
-        if COMPILER is None:
-            raise OSError("none found; the environment variable CXX names one")
-        Compiled(torch.float32, 1)
-    except (OSError, subprocess.CalledProcessError) as error:
-        log.warning(f"separable attention runs without its C++ part, many times slower: no compiler ({error})")
-        return False
-    return True
+def say_once(line: str) -> None:
+    """Log a line, the first time that there is reason to."""
+    log.warning(line)

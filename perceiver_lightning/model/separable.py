@@ -30,7 +30,10 @@ sum of exponentials, by which they are merged. The LayerNorm is that of the comm
 such a vector v adds q_v . v to all of its part's logits. A part whose positions are not separable (free coordinates)
 has nothing but content, and is walked over just so.
 
-**Any number of axes**: the axes are taken in two groups, the grid's rows and columns. Heads are just more queries.
+**Any number of axes**: the axes are taken in two groups, the grid's rows and columns. Heads are just more queries. What
+is added per row and column is small beside the grid, but not where one axis is nearly all of it, as in raw sound or
+free coordinates: such a part is cut along that axis into pieces, merged as modalities are, and what a piece adds is
+forgotten after the forward pass and reckoned again in the backward pass.
 
 It costs about heads x N x (K + 1) for each element, K the content's channels plus one, where the dense attention
 costs the widths of keys and values times (N + C). So it pays for pixels, spectrograms, raw sound and video, and not
@@ -46,6 +49,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention
 from .grid_attention import grid_attention, is_compiled
@@ -54,6 +58,7 @@ from .positions import along_axis
 
 NOT_THERE = -1e30  # a logit whose exponential is 0, in float32 too
 MEASURED = ("cpu",)  # kinds of device for which the costs below were measured
+PIECE = 2**14  # places along one axis: for 512 queries their terms take 32 MiB
 DENSE_BYTES = 4 * 2**30  # keys and values beyond this are not laid out on any device, if that can be avoided
 
 
@@ -85,6 +90,7 @@ def is_cheaper(inputs: InputArray, latents: int, heads: int, qk_width: int, v_wi
         channels = own + (1 if part.mask is None else 2)
         per_logit = 1.1 + 0.15 * channels if is_compiled(channels, device) else 5.8 + 0.17 * channels
         separable += count * (latents * heads * per_logit + 266 + 12 * own)
+        separable += 0.1 * latents * heads * sum(table.shape[-2:].numel() for table in part.tables)
     return separable < dense
 
 
@@ -99,7 +105,8 @@ class Separable:
     """
 
     def __init__(self, inputs: InputArray, eps: float = 1e-5) -> None:
-        self.parts = [GridPart(part, eps) for part in inputs.parts]
+        self.eps = eps
+        self.parts = [[GridPart(piece, eps) for piece in pieces_of(part)] for part in inputs.parts]
         masks = [part.mask for part in inputs.parts if part.mask is not None]
         self.anything_B: Tensor | None = None
         if len(masks) == len(inputs.parts):
@@ -109,8 +116,13 @@ class Separable:
         """What the queries (B, N, D) find in the input array, seen through its LayerNorm: (B, N, D).
 
         In float32 or wider also under autocast: logits in half precision would be off by tenths.
+
+        Raises:
+            ValueError: the LayerNorm has another eps.
         """
-        dtype = self.parts[0].scale_BIJ.dtype
+        if norm.eps != self.eps:
+            raise ValueError(f"the LayerNorm over the inputs has eps {norm.eps}: expected {self.eps}")
+        dtype = self.parts[0][0].scale_BIJ.dtype
 
         def linear(x: Tensor, layer: nn.Linear) -> Tensor:
             return F.linear(x, layer.weight.to(dtype), layer.bias.to(dtype))
@@ -134,7 +146,14 @@ class Separable:
 
     def sums(self, queries_BRC: Tensor) -> Tensor:
         """The sums (B, R, C) of r (x - m), weighted by the softmax over the elements of all parts."""
-        sums, log_sums = zip(*(part.sums(queries_BRC) for part in self.parts), strict=True)
+        found = []
+        for pieces in self.parts:
+            for piece in pieces:
+                if len(pieces) == 1:
+                    found.append(piece.sums(queries_BRC))
+                else:
+                    found.append(checkpoint(piece.sums, queries_BRC, use_reentrant=False, preserve_rng_state=False))
+        sums, log_sums = zip(*found, strict=True)
         if len(sums) == 1:
             return sums[0]
         return (torch.stack(log_sums).softmax(0)[..., None] * torch.stack(sums)).sum(0)
@@ -157,7 +176,7 @@ class GridPart:
         channels = [content * scale[:, None], (mean * scale)[:, None]]
         self.masked = part.mask is not None
         if part.mask is not None:
-            channels.append(torch.where(part.mask, 0.0, NOT_THERE).to(dtype)[:, None])
+            channels.append((~part.mask[:, None]).to(dtype) * NOT_THERE)
         self.scale_BIJ = self._as_grid(scale)
         self.content_BKIJ = self._as_grid(torch.cat(channels, 1), before=2)
 
@@ -192,6 +211,28 @@ class GridPart:
         if self.modality is not None:
             pieces.append(row_sums.sum(-1, keepdim=True) * self.modality)
         return torch.cat(pieces, -1) - sums[..., self.widths[0], None], log_sums
+
+
+def pieces_of(part: Part) -> list[Part]:
+    """The part, cut along its longest axis into pieces of at most `PIECE` places along it."""
+    sizes = part.content.shape[1:-1]
+    axis = max(range(len(sizes)), key=lambda axis: sizes[axis])
+    axes = len(sizes) - axis  # from the last axis of elements, behind which each array has one more
+
+    def cut(x: Tensor, at: int) -> tuple[Tensor, ...]:
+        return x.split(PIECE, at)
+
+    contents = cut(part.content, -1 - axes)
+    if len(contents) == 1:
+        return [part]
+    tables = [cut(table, -2) if at == axis else [table] * len(contents) for at, table in enumerate(part.tables)]
+    nothing = [None] * len(contents)
+    features = nothing if part.features is None else cut(part.features, -1 - axes)
+    masks = nothing if part.mask is None else cut(part.mask, -axes)
+    return [
+        Part(contents[n], [of_axis[n] for of_axis in tables], features[n], part.modality, masks[n])
+        for n in range(len(contents))
+    ]
 
 
 def without_autocast(device: str) -> AbstractContextManager:
