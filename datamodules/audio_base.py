@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import SpecAugment
 
-from datamodules.audio_batch import LogMel, gain, mix, noise, normalise, own_places, patches
+from datamodules.audio_batch import LogMel, equalise, gain, mix, noise, normalise, own_places, patches
 from datamodules.audio_files import CLIPS, FULL_SCALE, ClipSet
 from datamodules.base import require
 from datamodules.cache import cache_folder
@@ -24,7 +24,8 @@ class Audio(Files, ABC):
     The training split is augmented, the others never.
 
     Positions are times: those of a clip shorter than `seconds` are the first of the axis, not all of it, so that a
-    second is as long in every clip. The resolution, which sets the Fourier bands, is that of `seconds`.
+    second is as long in every clip; or, with `relative_time`, shares of each clip. The resolution, which sets the
+    Fourier bands, is that of `seconds`.
 
     Args:
         num_classes: number of classes.
@@ -40,6 +41,8 @@ class Audio(Files, ABC):
         hop: samples from one frame to the next.
         frequencies: the [lowest, highest] of the mel bands, in Hz; up to half the sample rate if not given.
         patch: size of a patch: [samples] (the paper: 128), or of a spectrogram [frames, bands]; null for single ones.
+        relative_time: a clip's positions in time go from -1 at its start to 1 at its own end, however long it is: for
+            single words, which some say faster than others.
         scale: the [mean, standard deviation] that are taken out; null for each clip's own, which also takes out how
             loud it is.
         batch_size: files in a batch, on each device.
@@ -51,6 +54,8 @@ class Audio(Files, ABC):
         speed: in training, share by which a clip gets faster and higher, or slower and lower, at most: other speakers.
         gain: in training, decibels by which a clip gets louder or softer, at most.
         noise: in training, [low, high] of the decibels by which added white noise is softer than a clip; null for none.
+        equaliser: in training, decibels by which four evenly spaced bands of a log-mel spectrogram are raised or
+            lowered, at most, those between them with them: other microphones, rooms and voices.
         spec_augment: in training, SpecAugment's [time masks, frames of each at most, frequency masks, bands of each at
             most]; null for none.
         mixup: in training, alpha of MixUp of the waveforms; 0 for none. Makes labels soft.
@@ -80,6 +85,7 @@ class Audio(Files, ABC):
         hop: int = 160,
         frequencies: list[float] | None = None,
         patch: list[int] | None = None,
+        relative_time: bool = False,
         scale: list[float] | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
@@ -89,6 +95,7 @@ class Audio(Files, ABC):
         speed: float = 0.0,
         gain: float = 0.0,
         noise: list[float] | None = None,
+        equaliser: float = 0.0,
         spec_augment: list[int] | None = None,
         mixup: float = 0.0,
         balanced_sampling: bool = False,
@@ -109,7 +116,8 @@ class Audio(Files, ABC):
         require(is_patch, "patch", f"null, or {axes} of at least 1", patch)
         if scale is not None:
             require(len(scale) == 2 and scale[1] > 0, "scale", "null, or [mean, standard deviation above 0]", scale)
-        for key, amount in {"time_shift": time_shift, "gain": gain, "mixup": mixup}.items():
+        amounts = {"time_shift": time_shift, "gain": gain, "equaliser": equaliser, "mixup": mixup}
+        for key, amount in amounts.items():
             require(amount >= 0, key, "a number of at least 0", amount)
         require(0 <= speed < 1, "speed", "a number of at least 0 and below 1", speed)
         if noise is not None:
@@ -125,6 +133,7 @@ class Audio(Files, ABC):
             require(mels >= 1 and mels % patch[1] == 0, "mels", f"a multiple of {patch[1]}, as patch has it", mels)
             self.mel = LogMel(sample_rate, mels, window, hop, frequencies)
             resolution = [-(-self.mel.frames(length) // patch[0]), mels // patch[1]]
+        require(mels is not None or not equaliser, "equaliser", "0, as mels is null", equaliser)
         self.spec_augment: SpecAugment | None = None
         if spec_augment is not None:
             is_policy = len(spec_augment) == 4 and min(spec_augment) >= 0
@@ -154,11 +163,13 @@ class Audio(Files, ABC):
         self.channels = channels
         self.eval_clips = eval_clips
         self.patch = patch
+        self.relative_time = relative_time
         self.scale = scale
         self.time_shift = round(time_shift * sample_rate)
         self.speed = speed
         self.gain = gain
         self.noise = noise
+        self.equaliser = equaliser
         self.mixup = mixup
         self.cache_dir = cache_folder(cache, cache_dir)
 
@@ -201,6 +212,8 @@ class Audio(Files, ABC):
         else:
             length = self.mel.frames(length)
             content = self.mel.to(sound.device)(sound)
+            if training and self.equaliser:
+                content = equalise(content, self.equaliser)
             content = normalise(content, self.scale, own_places(length, content.shape[1]))
             if training and self.spec_augment is not None:
                 content = self.spec_augment(content.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
@@ -208,10 +221,14 @@ class Audio(Files, ABC):
         content = patches(content, self.patch)
         part: dict[str, Any] = {"content": content}
         places, full = content.shape[1], self.modalities["audio"]["resolution"]
-        if places < full[0]:
-            axes = [torch.linspace(-1, 1, size, device=content.device) for size in full]
+        length = -(-length // self.patch[0])  # in places
+        axes = [torch.linspace(-1, 1, size, device=content.device) for size in full]
+        if self.relative_time:
+            share = torch.arange(places, device=content.device) / (length - 1).clamp(min=1)[:, None]
+            part["positions"] = [(2 * share - 1).clamp(max=1), *axes[1:]]
+        elif places < full[0]:
             part["positions"] = [axes[0][:places], *axes[1:]]
-        there = own_places(-(-length // self.patch[0]), places)
+        there = own_places(length, places)
         if mask is not None:
             part["mask"] = there if self.mel is None else there[..., None].expand(content.shape[:-1])
         return {"inputs": {"audio": part}, **rest}

@@ -7,7 +7,7 @@ Legend: B batch, T samples, C channels, F frames, S mel bands, K classes; length
 
 import warnings
 from collections.abc import Sequence
-from math import prod
+from math import log, prod
 from typing import Any
 
 import torch
@@ -92,6 +92,18 @@ class LogMel(nn.Module):
         spectrum = self.spectrogram(sound.transpose(1, 2))[..., : self.frames(sound.shape[1])]
         power_BCSF = self.bands(spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag))
         return (power_BCSF + 1e-6).log().permute(0, 3, 2, 1)
+
+
+def equalise(content: Tensor, decibels: float) -> Tensor:
+    """Bands of each log-mel spectrogram (B, F, S, C) raised and lowered, as other microphones, rooms and voices do.
+
+    At four bands, evenly spaced, by up to so many decibels either way; between them linear.
+
+    Source: FilterAugment (Nam, Kim, Park 2022, https://arxiv.org/abs/2110.03282), its linear form with fixed bands
+    """
+    drawn = (2 * torch.rand(len(content), 1, 4, device=content.device) - 1) * decibels * log(10) / 10
+    change = nn.functional.interpolate(drawn, content.shape[2], mode="linear", align_corners=True)
+    return content + change[..., None]
 
 
 def normalise(content: Tensor, scale: Sequence[float] | None, there: Tensor) -> Tensor:

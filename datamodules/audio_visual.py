@@ -66,6 +66,7 @@ class SoundOptions(TypedDict, total=False):
     scale: list[float] | None
     gain: float
     noise: list[float] | None
+    equaliser: float
     spec_augment: list[int] | None
 
 
@@ -82,8 +83,8 @@ class AudioVisual(Files, ABC):
         seconds: length of a clip. Of a longer file training takes a random piece, evaluation `eval_clips`; what is
             shorter is padded and masked.
         video: of the pictures, what `PictureOptions` names and `Video` explains.
-        audio: of the sound, what `SoundOptions` names and `Audio` explains; gain, noise and spec_augment are
-            augmentation, in training alone.
+        audio: of the sound, what `SoundOptions` names and `Audio` explains; gain, noise, equaliser and
+            spec_augment are augmentation, in training alone.
         modality_dropout: in training, modality -> share of the clips in which it is masked out, as {video: 0.3}, the
             paper's. A clip loses one at most, and never the only one that it has.
         noise: modality -> the standard deviation of white noise that is added to pixels or samples, as a multiple of

@@ -60,7 +60,13 @@ def test_a_full_clip_has_the_whole_axis_and_the_facts_size(options):
     assert list(audio["content"].shape[1:-1]) == data.modalities["audio"]["resolution"]
 
 
-@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
+RELATIVE = {
+    "relative waveform": {**WAVE, "relative_time": True},
+    "relative mel": {**MEL, "patch": [3, 4], "relative_time": True},
+}
+
+
+@pytest.mark.parametrize("options", (FORMS | RELATIVE).values(), ids=FORMS | RELATIVE)
 def test_a_padded_clip_gives_the_very_output_that_it_gives_alone(options):
     data = absent(**options)
     torch.manual_seed(0)
@@ -92,6 +98,18 @@ def test_positions_are_times_whatever_the_clips_length():
     assert batch["content"][0, 5:].eq(0).all()
 
 
+def test_relative_time_goes_from_each_clips_start_to_its_own_end():
+    data = absent(**MEL, relative_time=True)
+    sounds = [torch.ones(length, 1).short() for length in (1, 100, 250)]
+    batch = data.finish(made_of(sounds), False)["inputs"]["audio"]
+    frames, bands = batch["positions"]
+    for row, count in zip(frames, (1, 5, 13), strict=True):
+        torch.testing.assert_close(row[:count], torch.linspace(-1, 1, count))
+        assert row.max() <= 1
+    assert torch.equal(bands, torch.linspace(-1, 1, 8))
+    assert batch["mask"].all(2).sum(1).tolist() == [1, 5, 13]
+
+
 AUGMENTED = {"time_shift": 0.01, "speed": 0.2, "gain": 6.0, "noise": [5.0, 20.0]}
 
 
@@ -99,7 +117,7 @@ AUGMENTED = {"time_shift": 0.01, "speed": 0.2, "gain": 6.0, "noise": [5.0, 20.0]
     "options",
     [
         {**WAVE, **AUGMENTED, "patch": [16], "mixup": 0.4},
-        {**MEL, **AUGMENTED, "mixup": 0.4, "spec_augment": [1, 4, 2, 2]},
+        {**MEL, **AUGMENTED, "mixup": 0.4, "equaliser": 6.0, "spec_augment": [1, 4, 2, 2]},
         {**MEL, **AUGMENTED, "spec_augment": [1, 4, 2, 2], "patch": [2, 2], "channels": 2, "balanced_sampling": True},
     ],
     ids=["wave", "mel", "balanced"],
@@ -193,6 +211,8 @@ def test_a_silent_and_a_very_short_clip_are_finite(tmp_path):
         ({"noise": [20, 10]}, r"noise: expected null, or \[low, high\] decibels, found \[20, 10\]"),
         ({"spec_augment": [1, 2]}, "spec_augment: expected null, or .time masks, frames, frequency masks, bands."),
         ({"spec_augment": [1, 2, 1, 2], "mels": None}, "spec_augment: expected null, as mels is"),
+        ({"equaliser": -1.0}, "equaliser: expected a number of at least 0, found -1.0"),
+        ({**WAVE, "equaliser": 1.0}, "equaliser: expected 0, as mels is null, found 1.0"),
         ({"gain": -1.0}, "gain: expected a number of at least 0, found -1.0"),
         (
             {"window": 100},

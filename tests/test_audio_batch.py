@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.transforms import MelSpectrogram
 
-from datamodules.audio_batch import LogMel, gain, mix, noise, normalise, own_places, patches
+from datamodules.audio_batch import LogMel, equalise, gain, mix, noise, normalise, own_places, patches
 
 
 def test_gain_changes_loudness_alone():
@@ -15,6 +15,17 @@ def test_gain_changes_loudness_alone():
     decibels = 20 * (gain(sound, 6.0) / sound).log10()
     assert decibels.amax((1, 2)).sub(decibels.amin((1, 2))).max() < 1e-3  # one for each clip
     assert decibels.min() >= -6.001 and decibels.max() <= 6.001 and decibels.std() > 3
+
+
+def test_the_equaliser_changes_bands_alone_and_smoothly():
+    torch.manual_seed(0)
+    content = torch.randn(300, 5, 13, 2)
+    decibels = (equalise(content, 6.0) - content) * 10 / torch.tensor(10.0).log()
+    torch.testing.assert_close(decibels, decibels[:, :1, :, :1].expand_as(decibels), atol=1e-4, rtol=0)
+    curves = decibels[:, 0, :, 0]
+    assert curves.abs().max() <= 6.001 and (curves[:, ::4].std(0) > 3).all()  # the four bands
+    bends = curves.diff(n=2, dim=1).abs().amax(0)
+    assert bends[[3, 7]].min() > 1 and bends[[0, 1, 2, 4, 5, 6, 8, 9, 10]].max() < 1e-3
 
 
 def test_noise_has_the_ratio_asked_for_within_a_clips_own_length():

@@ -1,5 +1,7 @@
 import copy
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -277,6 +279,18 @@ def test_auto_takes_what_costs_less():
     assert not is_cheaper(array(1, 16000, channels=1), 128, 4, 64, 64)  # its one axis is as long as the grid
     points = InputArray([Part(torch.empty(8, 2000, 0, device="meta"), features=torch.empty(8, 2000, 387))])
     assert not is_cheaper(points, 128, 1, 64, 64)
+
+
+def test_auto_takes_what_was_measured_to_be_faster_wherever_the_two_differ_by_a_half(monkeypatch):
+    monkeypatch.setattr("perceiver_lightning.model.grid_attention.COMPILER", "c++")  # as it was there
+    rows = json.loads(Path("benchmarks/results/attention_costs.json").read_text())["rows"]
+    clear = [row for row in rows if max(row["dense"], row["separable"]) > 1.5 * min(row["dense"], row["separable"])]
+    assert len(clear) > 15
+    for row in clear:
+        table_width = (row["array"] - row["channels"]) // len(row["grid"])
+        given = array(1, *row["grid"], channels=row["channels"], bands=table_width // 2)
+        widths = (row["width"] // 2, row["width"] // 2)
+        assert is_cheaper(given, row["latents"], row["heads"], *widths) == (row["separable"] < row["dense"]), row
 
 
 def test_auto_without_a_measurement_is_dense_until_it_would_take_too_much(monkeypatch):
