@@ -15,7 +15,7 @@ Rivals: the same model with dense attention, fused or plain, heads padded to a m
 with the same N, D, heads, depth and widths (its MLPs are wider and cannot be set otherwise); transformers' Perceiver
 IO; our own without a C++ compiler; for the one cross-attend, the floor of what torch operations can do; the ImageNet
 model's latent stacks alone, which no attention to the input can make cheaper, and the products of matrices in them
-alone. These are no rival but a part of our step: they are timed in its process, a step of each in turn.
+alone. The products are no rival but a part of our step: they are timed in its process, a step of each in turn.
 
 The results are a list of rows, in `benchmarks/results/grid_attention.json`, and a plot beside it.
 """

@@ -222,12 +222,13 @@ class Audio(Files, ABC):
         part: dict[str, Any] = {"content": content}
         places, full = content.shape[1], self.modalities["audio"]["resolution"]
         length = -(-length // self.patch[0])  # in places
-        axes = [torch.linspace(-1, 1, size, device=content.device) for size in full]
-        if self.relative_time:
-            share = torch.arange(places, device=content.device) / (length - 1).clamp(min=1)[:, None]
-            part["positions"] = [(2 * share - 1).clamp(max=1), *axes[1:]]
-        elif places < full[0]:
-            part["positions"] = [axes[0][:places], *axes[1:]]
+        if self.relative_time or places < full[0]:
+            along, *others = (torch.linspace(-1, 1, size, device=content.device) for size in full)
+            along = along[:places]
+            if self.relative_time:
+                share = torch.arange(places, device=content.device) / (length - 1).clamp(min=1)[:, None]
+                along = (2 * share - 1).clamp(max=1)
+            part["positions"] = [along, *others]
         there = own_places(length, places)
         if mask is not None:
             part["mask"] = there if self.mel is None else there[..., None].expand(content.shape[:-1])

@@ -4,7 +4,8 @@ For every query, with a = softmax over all (i, j) of
 
     logit(i, j) = queries . content(:, i, j) + scale(i, j) * (rows(i) + columns(j))
 
-it returns the sums that are all that attention needs of a grid, and no array has an entry for each logit:
+it returns the sums that are all that attention needs of a grid, and no array has an entry for each logit (but rows or
+columns have where the other is a single one: `separable.py` cuts such grids into pieces):
 
     sums         sum_ij a(i, j) content(:, i, j)
     row_sums     sum_j  a(i, j) scale(i, j)
