@@ -8,6 +8,8 @@ from randomly import randomise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perceiver_lightning.analysis.summary import FusedAttention
+from perceiver_lightning.model import attention as attention_module
 from perceiver_lightning.model.attention import MLP, Attention, CrossAttend, Dense, SelfAttend, attend, to_multiple_of_8
 from perceiver_lightning.model.inputs import InputArray, Part
 
@@ -36,10 +38,42 @@ def plain_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) ->
 @settings(max_examples=40, deadline=None)
 @given(sizes, sizes, sizes, sizes, st.integers(1, 19), st.integers(1, 19), st.booleans(), st.integers(0, 99))
 def test_attend_is_softmax_attention(batch, heads, queries, elements, width, value_width, masked, seed):
+    """In float64, which a CPU gives to the fused kernel, and in float32 and bfloat16, of which so few are plain."""
     q, k = normal(batch, heads, queries, width, seed=seed), 2 * normal(batch, heads, elements, width, seed=seed + 1)
     v = normal(batch, heads, elements, value_width, seed=seed + 2)
     mask = normal(batch, elements, seed=seed + 3) > 0 if masked else None
-    torch.testing.assert_close(attend(q, k, v, mask), plain_attend(q, k, v, mask), rtol=0, atol=1e-12)
+    for dtype, atol in ((torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.3)):
+        q, k, v = (x.to(dtype) for x in (q, k, v))
+        out = attend(q, k, v, mask)
+        assert out.dtype == dtype
+        expected = plain_attend(q.double(), k.double(), v.double(), mask)
+        torch.testing.assert_close(out.double(), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_plain_and_fused_attention_have_the_same_gradients(masked, monkeypatch):
+    mask = torch.tensor([[True, False, True, True, True], [False] * 5]) if masked else None
+    given = [normal(2, 3, rows, 9, seed=rows).float().requires_grad_() for rows in (4, 5, 5)]
+    found = []
+    for limit in (0, 2 * 3 * 4 * 5):
+        monkeypatch.setitem(attention_module.PLAIN_LOGITS, torch.float32, limit)
+        found.append(torch.autograd.grad(attend(*given, mask).square().sum(), given))
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("limit", "plain"), [(2 * 3 * 4 * 5 - 1, False), (2 * 3 * 4 * 5, True)])
+@pytest.mark.parametrize(("device", "dtype"), [("cpu", torch.bfloat16), ("meta", torch.float32)])
+def test_plain_attention_keeps_its_weights_in_the_dtype_of_its_products(limit, plain, device, dtype, monkeypatch):
+    """Under autocast; and on the meta device, which stands for a machine's best: a summary counts them too."""
+    monkeypatch.setitem(attention_module.PLAIN_LOGITS, dtype, limit)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    attention, kept = Attention(6, 6, 3, 24, 24).to(device), []
+    q, k = torch.zeros(2, 4, 6, device=device), torch.zeros(2, 5, 6, device=device)
+    keep = torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append((x.shape, x.dtype)), lambda x: x)
+    with keep, FusedAttention(), torch.autocast("cpu", torch.bfloat16):
+        attention(q, k)
+    assert {of for shape, of in kept if shape.numel() == 2 * 3 * 4 * 5} == ({dtype} if plain else set())
 
 
 def test_what_is_masked_cannot_be_seen():

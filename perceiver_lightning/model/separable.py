@@ -51,7 +51,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import Attention
+from .attention import Attention, kind_of_device
 from .grid_attention import grid_attention, is_compiled
 from .inputs import InputArray, Part
 from .positions import along_axis
@@ -68,18 +68,14 @@ def is_cheaper(inputs: InputArray, latents: int, heads: int, qk_width: int, v_wi
     By the nanoseconds that forward and backward of one example take on one core: products and passes over arrays, at
     fitted prices. They tell which is cheaper, not how long it takes: small grids cost up to four times as much. Of the
     24 forms in `benchmarks/results/attention_costs.json` they choose wrongly for one, of 8x8, by 12 %. On a kind of
-    device that was not measured, dense is taken unless its keys and values would take more than
-    DENSE_BYTES. A model without values (on the meta device) is taken to be meant for this machine's best device.
+    device that was not measured, dense is taken unless its keys and values would take more than DENSE_BYTES.
     """
     content = inputs.parts[0].content
     width = qk_width + v_width
     elements = [part.content.shape[1:-1].numel() for part in inputs.parts]
     if content.shape[0] * sum(elements) * width * content.element_size() > DENSE_BYTES:
         return True
-    device = content.device.type
-    if device == "meta":
-        best = torch.accelerator.current_accelerator(check_available=True)
-        device = "cpu" if best is None else best.type
+    device = kind_of_device(content)
     if device not in MEASURED:
         return False
     array_width = inputs.parts[0].width
