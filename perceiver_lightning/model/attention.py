@@ -4,7 +4,7 @@ Legend of shapes: B batch, H heads, N queries, M elements attended to, D latent 
 E width of one head.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .inputs import InputArray
 
 # Up to so many logits of a batch a CPU is faster without its fused kernel: by a tenth in float32, where they fit into
-# its cache, and by two to eight times in bfloat16. They are kept for the backward pass.
+# its cache, and by a third and more in bfloat16. Their softmax is kept for the backward pass.
 PLAIN_LOGITS = {torch.float32: 2**21, torch.bfloat16: 2**26}
 
 
@@ -25,26 +25,55 @@ def attend(queries_BHNE: Tensor, keys_BHME: Tensor, values_BHME: Tensor, mask_BM
     """
     scale, value_width = queries_BHNE.shape[-1] ** -0.5, values_BHME.shape[-1]
     queries_BHNE, keys_BHME, values_BHME = map(to_multiple_of_8, (queries_BHNE, keys_BHME, values_BHME))
-    mask_B1NM = None
+    mask_B11M = None
     if mask_BM is not None:  # a row with nothing there attends to everything, and is set to zero afterwards
         anything_B = mask_BM.any(-1)
-        mask_B1NM = (mask_BM | ~anything_B[:, None])[:, None, None].expand(-1, 1, queries_BHNE.shape[2], -1)
+        mask_B11M = (mask_BM | ~anything_B[:, None])[:, None, None]
     num_logits = queries_BHNE.shape[:-1].numel() * keys_BHME.shape[2]
     if kind_of_device(queries_BHNE) == "cpu" and num_logits <= PLAIN_LOGITS.get(queries_BHNE.dtype, 0):
-        out = plain_attention(queries_BHNE, keys_BHME, values_BHME, mask_B1NM, scale)
+        out, _ = PlainAttention.apply(queries_BHNE, keys_BHME, values_BHME, mask_B11M, scale)
     else:
+        mask_B1NM = None if mask_B11M is None else mask_B11M.expand(-1, 1, queries_BHNE.shape[2], -1)
         out = F.scaled_dot_product_attention(queries_BHNE, keys_BHME, values_BHME, mask_B1NM, scale=scale)
     out = out[..., :value_width]
     return out if mask_BM is None else out * anything_B[:, None, None, None]
 
 
-def plain_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """What `scaled_dot_product_attention` gives, by products of matrices and a softmax."""
-    with torch.autocast("cpu", enabled=False):  # which would keep the weights in float32 beside bfloat16
-        logits = (queries * scale) @ keys.mT
-        if mask is not None:
-            logits = logits.masked_fill(~mask, -torch.inf)
-        return logits.softmax(-1) @ values
+class PlainAttention(torch.autograd.Function):
+    """What `scaled_dot_product_attention` gives, by products of matrices and a softmax, and the weights.
+
+    As exact as the fused kernel: logits and their softmax are float32 whatever the dtype of the queries, which autograd
+    by itself would keep beside the weights in bfloat16.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Any:
+        """The result (B, H, N, E of the values) and the weights (B, H, N, M), through which no gradient goes."""
+        with torch.autocast("cpu", enabled=False):
+            logits = (queries.float() * scale) @ keys.float().mT
+            if mask is not None:
+                logits = logits.masked_fill(~mask, -torch.inf)
+            weights = logits.softmax(-1).to(values.dtype)
+            return weights @ values, weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep what the backward pass needs."""
+        queries, keys, values, _, ctx.scale = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(queries, keys, values, output[1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Any) -> Any:
+        """Gradients of the queries, keys and values, in their dtype."""
+        queries, keys, values, weights = ctx.saved_tensors
+        of_weights = gradient @ values.mT
+        of_logits = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        of_queries, of_keys = (of_logits @ keys) * ctx.scale, (of_logits.mT @ queries) * ctx.scale
+        return of_queries, of_keys, weights.mT @ gradient, None, None
 
 
 def kind_of_device(x: Tensor) -> str:
