@@ -91,6 +91,13 @@ def test_plain_attention_keeps_its_weights_in_the_dtype_of_its_products(limit, p
     assert {of for shape, of in kept if shape.numel() == 2 * 3 * 4 * 5} == ({dtype} if plain else set())
 
 
+def test_plain_attention_refuses_second_order_gradients_in_words():
+    given = [normal(1, 1, 3, 4, seed=seed).float().requires_grad_() for seed in range(3)]
+    gradients = torch.autograd.grad(attend(*given).sum(), given[0], create_graph=True)
+    with pytest.raises(NotImplementedError, match="no second-order gradients: expected a first-order"):
+        gradients[0].sum().backward()
+
+
 def test_what_is_masked_cannot_be_seen():
     q, k, v = normal(2, 1, 3, 4), normal(2, 1, 5, 4, seed=1), normal(2, 1, 5, 4, seed=2)
     mask = torch.tensor([[True, True, False, True, False]] * 2)

@@ -141,6 +141,14 @@ def test_positions_are_float32_under_autocast_and_rounded_only_when_the_content_
             {"image": {"content": torch.zeros(2, 4, 6, 3), "mask": torch.ones(2, 4)}},
             r"'image'.*mask of shape \(2, 4\) and torch.float32: expected \(2, 4, 6\) and torch.bool",
         ),
+        (
+            {"image": {"content": torch.zeros(2, 4, 6, 3, dtype=torch.uint8)}},
+            "'image'.*content of torch.uint8: expected floating point numbers",
+        ),
+        (
+            {"image": {"content": torch.zeros(2, 0, 3), "positions": torch.zeros(2, 0, 2)}},
+            r"'image'.*content of shape \(2, 0, 3\), without an element: expected at least one",
+        ),
     ],
 )
 def test_a_batch_that_does_not_fit_is_told_so_in_words(batch, message):

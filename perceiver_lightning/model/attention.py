@@ -4,6 +4,7 @@ Legend of shapes: B batch, H heads, N queries, M elements attended to, D latent 
 E width of one head.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -66,14 +67,46 @@ class PlainAttention(torch.autograd.Function):
         ctx.save_for_backward(queries, keys, values, output[1])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Any) -> Any:
         """Gradients of the queries, keys and values, in their dtype."""
-        queries, keys, values, weights = ctx.saved_tensors
-        of_weights = gradient @ values.mT
-        of_logits = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-        of_queries, of_keys = (of_logits @ keys) * ctx.scale, (of_logits.mT @ queries) * ctx.scale
-        return of_queries, of_keys, weights.mT @ gradient, None, None
+        return *first_order(gradients_of_plain_attention, gradient, *ctx.saved_tensors, ctx.scale), None, None
+
+
+def gradients_of_plain_attention(
+    gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, weights: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values from that of the result, in their dtype."""
+    of_weights = gradient @ values.mT
+    of_logits = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+    return (of_logits @ keys) * scale, (of_logits.mT @ queries) * scale, weights.mT @ gradient
+
+
+def first_order(function: Callable[..., Any], *given: Any) -> Any:
+    """What a function gives that reckons gradients and has none itself: asking for them is refused in words.
+
+    Under torch.compile torch refuses by itself, and cannot trace one Function within another.
+    """
+    return function(*given) if torch.compiler.is_compiling() else FirstOrder.apply(function, *given)
+
+
+class FirstOrder(torch.autograd.Function):
+    """See `first_order`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(function: Callable[..., Any], *given: Any) -> Any:
+        """What the function gives."""
+        return function(*given)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        """Refused."""
+        raise NotImplementedError("attention has no second-order gradients: expected a first-order backward pass")
 
 
 def kind_of_device(x: Tensor) -> str:

@@ -40,6 +40,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from .attention import first_order
+
 log = logging.getLogger(__name__)
 
 _NAME, *COMPILER_OPTIONS = shlex.split(os.environ.get("CXX") or "c++")
@@ -64,8 +66,41 @@ def grid_attention(
 
     Returns:
         sums (B, R, K), row_sums (B, R, I), column_sums (B, R, J), log_sums (B, R).
+
+    Raises:
+        NotImplementedError: for gradients of second order, and (by torch) for forward-mode differentiation.
     """
-    return _attend(*(x.contiguous() for x in (queries, rows, columns, content, scale)))
+    return GridAttention.apply(*(x.contiguous() for x in (queries, rows, columns, content, scale)))
+
+
+class GridAttention(torch.autograd.Function):
+    """The gradients of `grid_attention`. Those that torch would register with an operation give way without a word to
+    forward-mode differentiation, which finds 0.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*given: Tensor) -> Any:
+        """What `grid_attention` returns."""
+        return _attend(*given)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep what the backward pass needs."""
+        ctx.save_for_backward(*inputs, *output)
+
+    @staticmethod
+    def backward(ctx: Any, d_sums: Tensor, d_row_sums: Tensor, d_column_sums: Tensor, d_log_sums: Tensor) -> Any:
+        """The gradients of what was given."""
+        queries, rows, columns, content, scale, *results, log_sums = ctx.saved_tensors
+        d_results = (d_sums, d_row_sums, d_column_sums)
+        mean = sum((d * x).sum(-1) for d, x in zip(d_results, results, strict=True)) - d_log_sums
+        to_content = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
+        given = (queries, rows, columns, content, scale, log_sums, mean, *d_results)
+        found = first_order(_gradients, *(x.contiguous() for x in given), to_content)
+        d_queries, d_rows, d_columns, d_content, d_scale = found
+        return d_queries, d_rows, d_columns, d_content if to_content else None, d_scale if to_content else None
 
 
 @torch.library.custom_op("perceiver::grid_attention", mutates_args=())
@@ -122,30 +157,6 @@ def _empty_gradients(
     return q, r, c, d_content, d_scale
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs, *output)
-
-
-def _backward(ctx: Any, d_sums: Tensor, d_row_sums: Tensor, d_column_sums: Tensor, d_log_sums: Tensor) -> Any:
-    queries, rows, columns, content, scale, *results, log_sums = ctx.saved_tensors
-    d_results = (d_sums, d_row_sums, d_column_sums)
-    mean = sum((d * x).sum(-1) for d, x in zip(d_results, results, strict=True)) - d_log_sums
-    to_content = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
-    given = (queries, rows, columns, content, scale, log_sums, mean, *d_results)
-    d_queries, d_rows, d_columns, d_content, d_scale = _gradients(*(x.contiguous() for x in given), to_content)
-    return d_queries, d_rows, d_columns, d_content if to_content else None, d_scale if to_content else None
-
-
-def _no_second_order(ctx: Any, *_: Any) -> Any:
-    raise NotImplementedError(
-        "separable attention has no second-order gradients: expected a first-order backward pass, or attention: dense"
-    )
-
-
-_attend.register_autograd(_backward, setup_context=_keep)
-_gradients.register_autograd(_no_second_order, setup_context=lambda ctx, inputs, output: None)
-
-
 @register_flop_formula(torch.ops.perceiver.grid_attention)
 def _flops(queries: Any, rows: Any, columns: Any, *_: Any, **__: Any) -> int:
     """A logit takes K + 1 multiply-adds, and the sums as many; the axes' terms are products outside."""
@@ -162,7 +173,7 @@ def _backward_flops(queries: Any, rows: Any, columns: Any, *more: Any, **__: Any
 def blocks_of(batch: int, queries: int, rows: int, columns: int, element: int, device: str) -> tuple[int, int]:
     """How many examples and how many rows of the grid are worked on at once by torch operations."""
     logits = BLOCK_BYTES.get(device, OTHER_BLOCK_BYTES) // element
-    examples = min(batch, max(1, logits // (queries * rows * columns)))
+    examples = max(1, min(batch, logits // (queries * rows * columns)))
     return examples, min(rows, max(1, logits // (examples * queries * columns)))
 
 

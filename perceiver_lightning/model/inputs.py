@@ -145,6 +145,13 @@ class Inputs(nn.Module):
                 f"{tuple(content.shape[:-1])} and torch.bool"
             )
         sizes, device = content.shape[1:-1], content.device
+        if not content.is_floating_point():
+            raise ValueError(f"inputs[{name!r}] has content of {content.dtype}: expected floating point numbers")
+        if 0 in sizes:
+            raise ValueError(
+                f"inputs[{name!r}] has content of shape {tuple(content.shape)}, without an element: expected at least "
+                "one (a modality may be left out, and a mask hides it from single examples)"
+            )
         places_of = [places.shape[-2]] if isinstance(places, Tensor) else [along.shape[-1] for along in places or []]
         if places is not None and places_of != list(sizes):
             raise ValueError(f"inputs[{name!r}] has positions of {places_of} elements: expected {list(sizes)}")
