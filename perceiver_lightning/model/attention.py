@@ -43,8 +43,8 @@ def attend(queries_BHNE: Tensor, keys_BHME: Tensor, values_BHME: Tensor, mask_BM
 class PlainAttention(torch.autograd.Function):
     """What `scaled_dot_product_attention` gives, by products of matrices and a softmax, and the weights.
 
-    As exact as the fused kernel: logits and their softmax are float32 whatever the dtype of the queries, which autograd
-    by itself would keep beside the weights in bfloat16.
+    As exact as the fused kernel: logits and their softmax are reckoned in float32. Kept for the backward pass are the
+    weights in the dtype of the values; autograd by itself would keep those in float32 as well.
     """
 
     generate_vmap_rule = True

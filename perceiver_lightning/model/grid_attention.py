@@ -74,8 +74,8 @@ def grid_attention(
 
 
 class GridAttention(torch.autograd.Function):
-    """The gradients of `grid_attention`. Those that torch would register with an operation give way without a word to
-    forward-mode differentiation, which finds 0.
+    """`grid_attention` with its gradients, which are not registered with the operation itself: forward-mode
+    differentiation would then find 0 without a word.
     """
 
     generate_vmap_rule = True
