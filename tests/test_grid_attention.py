@@ -71,10 +71,12 @@ def test_it_is_softmax_attention_over_the_laid_out_logits(way, batch, queries, c
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_float32_is_as_good_as_the_laid_out_one(implementation):
-    exact = results_and_gradients(laid_out, example(2, 40, 4, 33, 70))
-    ours = results_and_gradients(grid_attention, example(2, 40, 4, 33, 70, dtype=torch.float32))
-    theirs = results_and_gradients(laid_out, example(2, 40, 4, 33, 70, dtype=torch.float32))
+@pytest.mark.parametrize("spread", [1, 30, 3000])
+def test_float32_is_as_good_as_the_laid_out_one(implementation, spread):
+    """Where one element has all the weight too: each of its gradients is the small difference of two large terms."""
+    exact = results_and_gradients(laid_out, example(2, 40, 4, 33, 70, spread=spread))
+    ours = results_and_gradients(grid_attention, example(2, 40, 4, 33, 70, spread=spread, dtype=torch.float32))
+    theirs = results_and_gradients(laid_out, example(2, 40, 4, 33, 70, spread=spread, dtype=torch.float32))
     for mine, other, true in zip(ours, theirs, exact, strict=True):
         assert (mine - true).abs().max() < 4 * (other - true).abs().max() + 1e-6
 
@@ -162,11 +164,13 @@ def test_no_array_has_an_entry_for_each_logit():
 
 
 def test_flops_are_counted():
-    given = [x.to("meta") for x in example(2, 3, 4, 5, 6)]
-    with FlopCounterMode(display=False) as counter:
-        grid_attention(*given)
+    given = [x.detach().to("meta").requires_grad_() for x in example(2, 3, 4, 5, 6)]
     logits = 2 * 3 * 5 * 6
-    assert counter.get_total_flops() == logits * 2 * (2 * (4 + 1))  # K + 1 multiply-adds in, and as many out
+    with FlopCounterMode(display=False) as counter:
+        results = grid_attention(*given)
+        assert counter.get_total_flops() == logits * 2 * (2 * (4 + 1))  # K + 1 multiply-adds in, and as many out
+        sum(x.sum() for x in results).backward()
+    assert counter.get_total_flops() == logits * 2 * (2 + 3 + 4) * (4 + 1)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ columns have where the other is a single one: `separable.py` cuts such grids int
 Forward, it walks over blocks of rows with the running maximum and sum of flash attention (arXiv 2205.14135). Backward,
 it walks again: with g(i, j) = d_sums . content + scale (d_row_sums(i) + d_column_sums(j)), and mean the sum of gradient
 times value over all that was returned, d_logit = a (g - mean + d_log_sums); every gradient is a sum like those above.
+Where one element has nearly all the weight its g is nearly the mean, and their difference is lost to rounding. But the
+sum of all d_logit is d_log_sums, so what is found beyond it is that rounding, and is taken back.
 
 Two implementations of the same walk: torch operations for every device, and C++ for CPUs (`grid_attention.cpp`),
 compiled at first use, in about a second, by the compiler that is there. It is many times faster, as a block's logits
@@ -32,7 +34,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +95,18 @@ class GridAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_sums: Tensor, d_row_sums: Tensor, d_column_sums: Tensor, d_log_sums: Tensor) -> Any:
         """The gradients of what was given."""
-        queries, rows, columns, content, scale, *results, log_sums = ctx.saved_tensors
-        d_results = (d_sums, d_row_sums, d_column_sums)
+        *given, sums, row_sums, column_sums, log_sums = ctx.saved_tensors
+        d_results = [d_sums, d_row_sums, d_column_sums]
+        results = [sums, row_sums, column_sums]
         mean = sum((d * x).sum(-1) for d, x in zip(d_results, results, strict=True)) - d_log_sums
-        to_content = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
-        given = (queries, rows, columns, content, scale, log_sums, mean, *d_results)
-        found = first_order(_gradients, *(x.contiguous() for x in given), to_content)
-        d_queries, d_rows, d_columns, d_content, d_scale = found
-        return d_queries, d_rows, d_columns, d_content if to_content else None, d_scale if to_content else None
+        needed = [x.contiguous() for x in (*given, log_sums, mean, *d_results)]
+        *gradients, found = first_order(_gradients, *needed)
+        excess = found - d_log_sums
+        gradients = [x - excess[..., None] * result for x, result in zip(gradients, results, strict=True)]
+        if not (ctx.needs_input_grad[3] or ctx.needs_input_grad[4]):
+            return *gradients, None, None
+        needed[6] = mean + excess
+        return *gradients, *first_order(_content_gradients, *needed)
 
 
 @torch.library.custom_op("perceiver::grid_attention", mutates_args=())
@@ -111,7 +117,8 @@ def _attend(
         out = _empty_results(queries, rows, columns)
         library.run("forward", [queries, rows, columns, content, scale], out)
         return out
-    return attend_by_blocks(queries, rows, columns, content, scale)
+    sums, row_sums, column_sums, log_sums = by_examples(attend_by_blocks, (queries, rows, columns, content, scale))
+    return sums, row_sums, column_sums, log_sums
 
 
 @_attend.register_fake
@@ -136,25 +143,48 @@ def _gradients(
     d_sums: Tensor,
     d_row_sums: Tensor,
     d_column_sums: Tensor,
-    to_content: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of queries, rows and columns, and the sums (B, R) of those of the logits."""
     given = [queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums]
     if library := compiled(queries):
-        out = _empty_gradients(*given, to_content)
-        library.run("backward", given, out[:3])
-        if to_content:
-            library.run("backward_content", given, out[3:])
+        out = _empty_results(queries, rows, columns)
+        library.run("backward", given, out)
         return out
-    return gradients_by_blocks(given, to_content)
+    d_queries, d_rows, d_columns, total = by_examples(gradients_by_blocks, given)
+    return d_queries, d_rows, d_columns, total
 
 
-@_gradients.register_fake
-def _empty_gradients(
-    queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor, *more: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    q, r, c = (torch.empty_like(x) for x in (queries, rows, columns))
-    d_content, d_scale = (torch.empty_like(x) if more[-1] else x.new_empty(0) for x in (content, scale))
-    return q, r, c, d_content, d_scale
+_gradients.register_fake(_empty_results)
+
+
+@torch.library.custom_op("perceiver::grid_attention_backward_content", mutates_args=())
+def _content_gradients(
+    queries: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    content: Tensor,
+    scale: Tensor,
+    log_sums: Tensor,
+    mean: Tensor,
+    d_sums: Tensor,
+    d_row_sums: Tensor,
+    d_column_sums: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of content and scale."""
+    given = [queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums]
+    if library := compiled(queries):
+        out = _empty_content_gradients(*given)
+        library.run("backward_content", given, out)
+        return out
+    d_content, d_scale = by_examples(content_gradients_by_blocks, given)
+    return d_content, d_scale
+
+
+@_content_gradients.register_fake
+def _empty_content_gradients(
+    queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor, *_: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(content), torch.empty_like(scale)
 
 
 @register_flop_formula(torch.ops.perceiver.grid_attention)
@@ -165,36 +195,44 @@ def _flops(queries: Any, rows: Any, columns: Any, *_: Any, **__: Any) -> int:
 
 
 @register_flop_formula(torch.ops.perceiver.grid_attention_backward)
-def _backward_flops(queries: Any, rows: Any, columns: Any, *more: Any, **__: Any) -> int:
-    """The logits and their gradients, and the sums; with gradients to the content, two more products."""
-    return _flops(queries, rows, columns) // 2 * (5 if more[-1] else 3)
+def _backward_flops(*given: Any, **__: Any) -> int:
+    """The logits and their gradients, and the sums."""
+    return _flops(*given) // 2 * 3
 
 
-def blocks_of(batch: int, queries: int, rows: int, columns: int, element: int, device: str) -> tuple[int, int]:
+@register_flop_formula(torch.ops.perceiver.grid_attention_backward_content)
+def _content_backward_flops(*given: Any, **__: Any) -> int:
+    """The logits and their gradients again, and a product of each with the queries or their gradients."""
+    return _flops(*given) // 2 * 4
+
+
+def blocks_of(given: Sequence[Tensor]) -> tuple[int, int]:
     """How many examples and how many rows of the grid are worked on at once by torch operations."""
-    logits = BLOCK_BYTES.get(device, OTHER_BLOCK_BYTES) // element
-    examples = max(1, min(batch, logits // (queries * rows * columns)))
-    return examples, min(rows, max(1, logits // (examples * queries * columns)))
+    queries, rows, columns, *_ = given
+    (batch, count, size_I), size_J = rows.shape, columns.shape[-1]
+    logits = BLOCK_BYTES.get(queries.device.type, OTHER_BLOCK_BYTES) // queries.element_size()
+    examples = max(1, min(batch, logits // (count * size_I * size_J)))
+    return examples, min(size_I, max(1, logits // (examples * count * size_J)))
+
+
+def by_examples(function: Callable[..., Sequence[Tensor]], given: Sequence[Tensor]) -> Sequence[Tensor]:
+    """What a function gives for as many examples as are worked on at once, one after the other."""
+    examples, _ = blocks_of(given)
+    if examples >= len(given[0]):
+        return function(*given)
+    parts = [function(*part) for part in zip(*(x.split(examples) for x in given), strict=True)]
+    return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
 def attend_by_blocks(
     queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`grid_attention` in torch operations, without gradients."""
-    batch, count, _ = queries.shape
-    size_I, size_J = rows.shape[-1], columns.shape[-1]
-    examples, height = blocks_of(batch, count, size_I, size_J, queries.element_size(), queries.device.type)
-    if examples < batch:
-        parts = [
-            attend_by_blocks(*part)
-            for part in zip(*(x.split(examples) for x in (queries, rows, columns, content, scale)), strict=True)
-        ]
-        sums, row_sums, column_sums, log_sums = (torch.cat(part) for part in zip(*parts, strict=True))
-        return sums, row_sums, column_sums, log_sums
-    top = queries.new_full((batch, count, 1), torch.finfo(queries.dtype).min)
+    _, height = blocks_of((queries, rows, columns))
+    top = torch.full_like(queries[..., :1], torch.finfo(queries.dtype).min)
     total, sums = torch.zeros_like(top), torch.zeros_like(queries)
     row_sums, column_sums = torch.zeros_like(rows), torch.zeros_like(columns)
-    for begin in range(0, size_I, height):
+    for begin in range(0, rows.shape[-1], height):
         block = slice(begin, begin + height)
         c, r = content[:, :, block], scale[:, None, block]
         u = (queries @ c.flatten(2)).unflatten(-1, c.shape[2:])
@@ -211,38 +249,53 @@ def attend_by_blocks(
     return sums / total, row_sums / total, column_sums / total, (top + total.log())[..., 0]
 
 
-def gradients_by_blocks(given: Sequence[Tensor], to_content: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of `grid_attention` in torch operations, from what `_gradients` takes."""
-    queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums = given
-    batch, count, _ = queries.shape
-    size_I, size_J = rows.shape[-1], columns.shape[-1]
-    examples, height = blocks_of(batch, count, size_I, size_J, queries.element_size(), queries.device.type)
-    if examples < batch:
-        parts = [
-            gradients_by_blocks(part, to_content) for part in zip(*(x.split(examples) for x in given), strict=True)
-        ]
-        a, b, c, d, e = (torch.cat(part) for part in zip(*parts, strict=True))
-        return a, b, c, d, e
-    d_queries, d_rows, d_columns, d_content, d_scale = _empty_gradients(*given, to_content)
-    d_queries.zero_()
-    d_columns.zero_()
-    for begin in range(0, size_I, height):
+def gradients_by_blocks(*given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `_gradients` gives, in torch operations."""
+    queries, rows, columns, content, scale, *_ = given
+    d_queries, d_rows, d_columns, total = (torch.zeros_like(x) for x in _empty_results(queries, rows, columns))
+    for block, _, d_logit, _, _ in walk_backward(*given):
+        total += d_logit.sum((-2, -1))
+        d_queries += d_logit.flatten(2) @ content[:, :, block].flatten(2).mT
+        d_logit *= scale[:, None, block]
+        d_rows[..., block] = d_logit.sum(-1)
+        d_columns += d_logit.sum(-2)
+    return d_queries, d_rows, d_columns, total
+
+
+def content_gradients_by_blocks(*given: Tensor) -> tuple[Tensor, Tensor]:
+    """What `_content_gradients` gives, in torch operations."""
+    queries, _, _, content, scale, _, _, d_sums, *_ = given
+    d_content, d_scale = torch.empty_like(content), torch.empty_like(scale)
+    for block, a, d_logit, s, t in walk_backward(*given):
+        both = queries.mT @ d_logit.flatten(2) + d_sums.mT @ a.flatten(2)
+        d_content[:, :, block] = both.unflatten(-1, s.shape[2:])
+        d_scale[:, block] = (d_logit * s + a * t).sum(1)
+    return d_content, d_scale
+
+
+def walk_backward(
+    queries: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    content: Tensor,
+    scale: Tensor,
+    log_sums: Tensor,
+    mean: Tensor,
+    d_sums: Tensor,
+    d_row_sums: Tensor,
+    d_column_sums: Tensor,
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
+    """Block by block of rows: which, the weights, the gradients of the logits, and what rows and columns add, before it
+    is scaled, to logits and to g."""
+    _, height = blocks_of((queries, rows, columns))
+    for begin in range(0, rows.shape[-1], height):
         block = slice(begin, begin + height)
-        c, r = content[:, :, block], scale[:, None, block]
-        flat = c.flatten(2)
+        flat, r = content[:, :, block].flatten(2), scale[:, None, block]
         s = rows[..., block, None] + columns[:, :, None]
         t = d_row_sums[..., block, None] + d_column_sums[:, :, None]
         a = ((queries @ flat).view_as(s) + r * s).sub_(log_sums[..., None, None]).exp_()
         d_logit = ((d_sums @ flat).view_as(s) + r * t).sub_(mean[..., None, None]).mul_(a)
-        d_queries += d_logit.flatten(2) @ flat.mT
-        if to_content:
-            both = queries.mT @ d_logit.flatten(2) + d_sums.mT @ a.flatten(2)
-            d_content[:, :, block] = both.view_as(c)
-            d_scale[:, block] = (d_logit * s + a * t).sum(1)
-        d_logit *= r
-        d_rows[..., block] = d_logit.sum(-1)
-        d_columns += d_logit.sum(-2)
-    return d_queries, d_rows, d_columns, d_content, d_scale
+        yield block, a, d_logit, s, t
 
 
 class _Sizes(ctypes.Structure):
