@@ -3,13 +3,13 @@
     python -m benchmarks.attention_costs [--out FILE]
 
 Each row is forward and backward of one cross-attend, input array included, in seconds of CPU time of one thread for one
-example (the best of several steps), with and without a C++ compiler. Prices are then fitted, none negative, by least
-squares of the relative errors, and printed in nanoseconds beside the errors. The prices in `is_cheaper` are of an
-earlier fit, from before small and masked grids were made faster. With them it must take the cheaper one wherever the
-two differ by a half or more.
+example (the best of several steps), in float32 and under autocast to bfloat16, and with and without a C++ compiler.
+Prices are then fitted, none negative, by least squares of the relative errors, and printed in nanoseconds beside the
+errors.
 """
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -23,8 +23,9 @@ from scipy.optimize import nnls
 from benchmarks.machine import machine
 from perceiver_lightning.model import grid_attention
 from perceiver_lightning.model.attention import CrossAttend, Dense
+from perceiver_lightning.model.grid_attention import is_compiled
 from perceiver_lightning.model.inputs import Inputs
-from perceiver_lightning.model.separable import Separable, is_cheaper
+from perceiver_lightning.model.separable import PRICES, Separable, dense_work, is_cheaper, separable_work
 
 # batch, grid, channels, N, heads, width of keys and values, bands
 SHAPES: list[tuple[int, list[int], int, int, int, int, int]] = [
@@ -43,6 +44,7 @@ SHAPES: list[tuple[int, list[int], int, int, int, int, int]] = [
     (1, [224, 224], 3, 128, 8, 64, 64),
     (4, [14, 14], 768, 128, 1, 64, 7),
     (4, [14, 14], 768, 128, 1, 800, 7),
+    (8, [14, 14], 768, 128, 1, 800, 7),
     (4, [14, 14], 768, 128, 8, 800, 7),
     (2, [14, 14], 768, 512, 1, 1026, 64),
     (16, [28, 28], 48, 64, 1, 64, 14),
@@ -56,7 +58,9 @@ SHAPES: list[tuple[int, list[int], int, int, int, int, int]] = [
 WIDTH = 128  # of the latents
 
 
-def seconds(kind: str, batch: int, grid: list[int], channels: int, n: int, heads: int, width: int, bands: int) -> float:
+def seconds_of(
+    kind: str, bf16: bool, batch: int, grid: list[int], channels: int, n: int, heads: int, width: int, bands: int
+) -> float:
     """CPU seconds of one example's forward and backward pass."""
     inputs = Inputs({"grid": {"channels": channels, "resolution": grid}}, bands=bands)
     cross = CrossAttend(WIDTH, inputs.width, heads, width, width)
@@ -64,19 +68,22 @@ def seconds(kind: str, batch: int, grid: list[int], channels: int, n: int, heads
     best = float("inf")
     for _ in range(6):
         start = time.process_time()
-        array = inputs({"grid": {"content": content}})
-        cross(latents, Dense(array) if kind == "dense" else Separable(array)).sum().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            array = inputs({"grid": {"content": content}})
+            found = cross(latents, Dense(array) if kind == "dense" else Separable(array))
+        found.sum().backward()
         best = min(best, time.process_time() - start)
     return best / batch
 
 
-def fit(rows: list[dict[str, Any]], kind: str, terms: dict[str, Any]) -> dict[str, float]:
-    """Prices in nanoseconds, one for each term of a row's cost."""
-    true = np.array([row[kind] * 1e9 for row in rows])
-    counts = np.array([[term(row) for term in terms.values()] for row in rows], float)
+def fit(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """Prices in nanoseconds of each unit of a row's work, and of what all cross-attends do for each latent."""
+    true = np.array([row["seconds"][name] * 1e9 for row in rows])
+    work = [row["work"][name.split(",")[0]] | {"latents": row["latents"]} for row in rows]
+    counts = np.array([list(one.values()) for one in work], float)
     prices, _ = nnls(counts / true[:, None], np.ones(len(rows)))
-    print(f"{kind}: estimated / measured", np.round(counts @ prices / true, 2))
-    return dict(zip(terms, prices.round(4).tolist(), strict=True))
+    print(f"{name}: estimated / measured", np.round(counts @ prices / true, 2))
+    return dict(zip(work[0], prices.round(4).tolist(), strict=True))
 
 
 def main() -> None:
@@ -87,43 +94,32 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for shape in track(SHAPES, "Measuring"):
         batch, grid, channels, n, heads, width, bands = shape
-        array = Inputs({"grid": {"channels": channels, "resolution": grid}}, bands=bands)
-        row: dict[str, Any] = {
-            "grid": grid, "channels": channels, "latents": n, "heads": heads, "width": 2 * width, "array": array.width,
-            "elements": int(np.prod(grid)),
-        }  # fmt: skip
-        row |= {kind: seconds(kind, *shape) for kind in ("dense", "separable")}
-        row["auto"] = is_cheaper(
-            array({"grid": {"content": torch.empty(batch, *grid, channels)}}), n, heads, width, width
-        )
-        compiled, grid_attention.compiled = grid_attention.compiled, lambda queries: None
-        row["no_compiler"] = seconds("separable", *shape)
+        inputs = Inputs({"grid": {"channels": channels, "resolution": grid}}, bands=bands)
+        array = inputs({"grid": {"content": torch.empty(batch, *grid, channels)}})
+        (part,) = array.parts
+        seconds: dict[str, float] = {}
+        auto = {}
+        for dtype, bf16 in {"": False, ", bfloat16": True}.items():
+            seconds |= {kind + dtype: seconds_of(kind, bf16, *shape) for kind in ("dense", "separable")}
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                auto["auto" + dtype] = is_cheaper(array, n, heads, width, width)
+        compiled, grid_attention.compiled = grid_attention.compiled, lambda *_: None
+        seconds["separable, no compiler"] = seconds_of("separable", False, *shape)
         grid_attention.compiled = compiled
-        rows.append(row)
-    dense = {
-        "array": lambda r: r["elements"] * r["array"],
-        "projections": lambda r: r["elements"] * r["array"] * r["width"],
-        "products": lambda r: r["elements"] * r["latents"] * r["width"],
-        "logits": lambda r: r["elements"] * r["latents"] * r["heads"],
-    }
-    separable = {
-        "absorbing": lambda r: r["latents"] * r["array"] * r["width"],
-        "elements": lambda r: r["elements"],
-        "content": lambda r: r["elements"] * r["channels"],
-        "logits": lambda r: r["elements"] * r["latents"] * r["heads"],
-        "logits x channels": lambda r: r["elements"] * r["latents"] * r["heads"] * (r["channels"] + 1),
-    }
-    few = [row for row in rows if row["channels"] < grid_attention.MOST_COMPILED_CHANNELS]
-    prices = {
-        "dense": fit(rows, "dense", dense),
-        "separable, compiled": fit(few, "separable", separable),
-        "separable, torch operations": fit(rows, "no_compiler", separable),
-    }
+        work = {"dense": dense_work(part, n, heads, 2 * width), "separable": separable_work(part, n, heads, 2 * width)}
+        form = {"batch": batch, "grid": grid, "channels": channels, "latents": n, "heads": heads, "width": width}
+        rows.append({**form, "bands": bands, "seconds": seconds, "work": work, **auto})
+    few = [
+        row for row in rows if is_compiled(row["channels"] + 1, row["batch"] * row["work"]["dense"]["logits"], "cpu")
+    ]
+    prices = {name: fit(few if name == "separable" else rows, name) for name in PRICES["cpu"]}
+    of_latents = {name: found.pop("latents") for name, found in prices.items()}
     for name, found in prices.items():
-        print(f"{name}, ns: {found}")
-    wrong = [row for row in rows if row["auto"] != (row["separable"] < row["dense"])]
-    for row in wrong:
-        print(f"auto takes the dearer one at {row}")
+        print(f"{name}, ns: {found}; of the rest, for each latent: {of_latents[name]}")
+    for row, dtype in itertools.product(rows, ("", ", bfloat16")):
+        seconds = row["seconds"]
+        if row["auto" + dtype] != (seconds["separable" + dtype] < seconds["dense" + dtype]):
+            print(f"auto{dtype} takes the dearer one at {row}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"prices_ns": prices, "rows": rows, **machine()}, indent=1) + "\n")
     print(f"written to {args.out}")

@@ -125,7 +125,7 @@ def use_rival(rival: str) -> None:
     elif rival.startswith("dense, plain"):
         attention.PLAIN_LOGITS = dict.fromkeys(attention.PLAIN_LOGITS, sys.maxsize)
     elif rival == "no compiler":
-        grid_attention.compiled = lambda queries: None
+        grid_attention.compiled = lambda *_: None
 
 
 def network(rival: str, model: str, kind: str, content: torch.Tensor) -> tuple[nn.Module, Callable[[], torch.Tensor]]:

@@ -10,6 +10,15 @@ from command_line import TINY
 from image_files import write_images
 
 from perceiver_lightning.cli import main
+from perceiver_lightning.model import grid_attention
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_at_any_size():
+    """Tests are small: what C++ does in training is seen in them too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid_attention, "LEAST_COMPILED_LOGITS", 0)
+        yield
 
 
 @pytest.fixture

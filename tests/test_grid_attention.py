@@ -18,10 +18,10 @@ sizes = st.integers(1, 6)
 def implementation(request, monkeypatch):
     """Both implementations; torch operations in blocks so small that there are many."""
     if request.param == "torch operations":
-        monkeypatch.setattr(module, "compiled", lambda queries: None)
+        monkeypatch.setattr(module, "compiled", lambda *_: None)
         monkeypatch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
     else:
-        assert module.compiled(torch.zeros(1, 1, 1)) is not None
+        assert module.compiled(*(torch.zeros(1, 1, 1) for _ in range(3))) is not None
         monkeypatch.setattr(module, "COMPILED_ROW_BYTES", 256)
     return request.param
 
@@ -61,7 +61,7 @@ def results_and_gradients(function, given: list[Tensor]) -> list[Tensor]:
 def test_it_is_softmax_attention_over_the_laid_out_logits(way, batch, queries, channels, rows, columns, spread, seed):
     with pytest.MonkeyPatch.context() as patch:
         if way == "torch operations":
-            patch.setattr(module, "compiled", lambda queries: None)
+            patch.setattr(module, "compiled", lambda *_: None)
         patch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
         patch.setattr(module, "COMPILED_ROW_BYTES", 256)
         given = example(batch, queries, channels, rows, columns, seed, spread)
@@ -173,6 +173,15 @@ def test_flops_are_counted():
     assert counter.get_total_flops() == logits * 2 * (2 + 3 + 4) * (4 + 1)
 
 
+def test_it_is_compiled_only_for_so_many_logits_that_it_pays(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_COMPILED_LOGITS", 1200)
+    asked: list[int] = []
+    monkeypatch.setattr(module, "_compile", lambda dtype, channels: asked.append(channels))
+    for channels, columns in ((1, 19), (2, 20)):
+        sum(x.sum() for x in grid_attention(*example(1, 3, channels, 20, columns))).backward()
+    assert asked == [2, 2, 2]  # forward, and backward twice; not for 1,140 logits
+
+
 @pytest.mark.parametrize(
     ("compiler", "options", "found"),
     [
@@ -209,5 +218,5 @@ def test_without_openmp_one_line_says_that_it_runs_on_one_core(monkeypatch, capl
         library = module.Compiled(torch.float64, 2)
     assert caplog.text.count("runs on one core: the compiler knows no OpenMP") == 1
     given = example(1, 3, 2, 4, 5)
-    monkeypatch.setattr(module, "compiled", lambda queries: library)
+    monkeypatch.setattr(module, "compiled", lambda *_: library)
     torch.testing.assert_close(grid_attention(*given), laid_out(*given))

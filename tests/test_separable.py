@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from perceiver_lightning.model import Perceiver, separable
 from perceiver_lightning.model.inputs import InputArray, Part
-from perceiver_lightning.model.separable import Separable, is_cheaper, moments, rows_and_columns
+from perceiver_lightning.model.separable import PRICES, Separable, is_cheaper, moments, rows_and_columns
 
 IMAGE = {"image": {"channels": 3, "resolution": [6, 5]}}
 
@@ -270,31 +270,43 @@ def array(batch, *sizes, channels=3, bands=64, device="meta") -> InputArray:
     return InputArray([Part(torch.empty(batch, *sizes, channels, device=device), tables)])
 
 
+def measured_costs() -> dict:
+    return json.loads(Path("benchmarks/results/attention_costs.json").read_text())
+
+
 def test_auto_takes_what_costs_less():
     assert is_cheaper(array(1, 224, 224), 512, 1, 261, 261)  # the paper's
     assert is_cheaper(array(2, 1024, 1024), 128, 1, 64, 64)
     assert not is_cheaper(array(1, 14, 14, channels=768), 512, 8, 1024, 1024)  # patches, many heads
-    assert not is_cheaper(array(16, 480, channels=128, bands=16), 64, 1, 64, 64)  # patches of sound
+    assert not is_cheaper(array(16, 480, channels=128, bands=16), 64, 4, 64, 64)  # patches of sound
     assert is_cheaper(array(1, 16000, channels=1), 512, 1, 130, 130)  # raw sound
     assert not is_cheaper(array(1, 16000, channels=1), 128, 4, 64, 64)  # its one axis is as long as the grid
     points = InputArray([Part(torch.empty(8, 2000, 0, device="meta"), features=torch.empty(8, 2000, 387))])
     assert not is_cheaper(points, 128, 1, 64, 64)
 
 
-def test_auto_takes_what_was_measured_to_be_faster_wherever_the_two_differ_by_a_half(monkeypatch):
+@pytest.mark.parametrize("dtype", ["", ", bfloat16"])
+def test_auto_takes_what_was_measured_to_be_faster_wherever_the_two_differ_by_a_half(dtype, monkeypatch):
     monkeypatch.setattr("perceiver_lightning.model.grid_attention.COMPILER", "c++")  # as it was there
-    rows = json.loads(Path("benchmarks/results/attention_costs.json").read_text())["rows"]
-    clear = [row for row in rows if max(row["dense"], row["separable"]) > 1.5 * min(row["dense"], row["separable"])]
-    assert len(clear) > 15
-    for row in clear:
-        table_width = (row["array"] - row["channels"]) // len(row["grid"])
-        given = array(1, *row["grid"], channels=row["channels"], bands=table_width // 2)
-        widths = (row["width"] // 2, row["width"] // 2)
-        assert is_cheaper(given, row["latents"], row["heads"], *widths) == (row["separable"] < row["dense"]), row
+    monkeypatch.setattr("perceiver_lightning.model.grid_attention.LEAST_COMPILED_LOGITS", 2**16)
+    clear = 0
+    for row in measured_costs()["rows"]:
+        seconds = [row["seconds"][kind + dtype] for kind in ("separable", "dense")]
+        given = array(row["batch"], *row["grid"], channels=row["channels"], bands=row["bands"])
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(dtype)):
+            found = is_cheaper(given, row["latents"], row["heads"], row["width"], row["width"])
+        if max(seconds) > 1.5 * min(seconds):
+            clear += 1
+            assert found == (seconds[0] < seconds[1]), row
+    assert clear > 15
+
+
+def test_prices_are_those_that_were_measured():
+    assert measured_costs()["prices_ns"] == PRICES["cpu"]
 
 
 def test_auto_without_a_measurement_is_dense_until_it_would_take_too_much(monkeypatch):
-    monkeypatch.setattr(separable, "MEASURED", ())
+    monkeypatch.setattr(separable, "PRICES", {})
     assert not is_cheaper(array(1, 224, 224), 512, 1, 261, 261)
     batch = math.ceil(separable.DENSE_BYTES / (224 * 224 * 2 * 261 * 4))
     assert is_cheaper(array(batch, 224, 224), 512, 1, 261, 261)
@@ -308,5 +320,14 @@ def test_auto_is_what_is_read(monkeypatch):
 
 
 def test_another_kind_of_attention_is_refused():
-    with pytest.raises(ValueError, match="attention is 'fast': expected auto, dense or separable"):
-        model(attention="fast")
+    perceiver = model()
+    for wrong in (lambda: model(attention="fast"), lambda: setattr(perceiver, "attention", "fast")):
+        with pytest.raises(ValueError, match="attention is 'fast': expected auto, dense or separable"):
+            wrong()
+
+
+@pytest.mark.parametrize("kind", ["dense", "separable"])
+def test_content_wider_than_the_model_is_refused(kind):
+    perceiver = model(attention=kind).float()
+    with pytest.raises(ValueError, match=r"content of torch\.float64: expected the model's torch\.float32"):
+        perceiver({"image": {"content": content(2, 6, 5, 3)}})

@@ -20,7 +20,8 @@ sum of all d_logit is d_log_sums, so what is found beyond it is that rounding, a
 
 Two implementations of the same walk: torch operations for every device, and C++ for CPUs (`grid_attention.cpp`),
 compiled at first use, in about a second, by the compiler that is there. It is many times faster, as a block's logits
-never leave the cache. Without a compiler, or for more than 16 channels, the torch operations run.
+never leave the cache. Without a compiler, for more than 16 channels, or for so few logits that it would take a thousand
+steps to win back that second, the torch operations run.
 
 Legend of shapes: B batch, R queries (of all heads), K content channels, I rows and J columns of the grid.
 """
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 _NAME, *COMPILER_OPTIONS = shlex.split(os.environ.get("CXX") or "c++")
 COMPILER = shutil.which(_NAME)
 MOST_COMPILED_CHANNELS = 16  # beyond, products of matrices win
+LEAST_COMPILED_LOGITS = 2**16  # of a batch: up to there C++ saves half a millisecond a step, forward and backward
 BLOCK_BYTES = {"cpu": 2**20}  # of logits, in torch operations: what a core's cache holds
 OTHER_BLOCK_BYTES = 2**26  # on other devices: enough to fill them
 COMPILED_ROW_BYTES = 2**16  # of content, in C++: a block of rows stays in the cache for all queries of a thread
@@ -113,7 +115,7 @@ class GridAttention(torch.autograd.Function):
 def _attend(
     queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if library := compiled(queries):
+    if library := compiled(queries, rows, columns):
         out = _empty_results(queries, rows, columns)
         library.run("forward", [queries, rows, columns, content, scale], out)
         return out
@@ -146,7 +148,7 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of queries, rows and columns, and the sums (B, R) of those of the logits."""
     given = [queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums]
-    if library := compiled(queries):
+    if library := compiled(queries, rows, columns):
         out = _empty_results(queries, rows, columns)
         library.run("backward", given, out)
         return out
@@ -172,7 +174,7 @@ def _content_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of content and scale."""
     given = [queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums]
-    if library := compiled(queries):
+    if library := compiled(queries, rows, columns):
         out = _empty_content_gradients(*given)
         library.run("backward_content", given, out)
         return out
@@ -341,15 +343,21 @@ class Compiled:
         getattr(self.library, function)(*pointers, ctypes.byref(sizes))
 
 
-def compiled(queries: Tensor) -> Compiled | None:
-    """The compiled implementation for such queries, if there is one."""
-    known = queries.device.type == "cpu" and queries.dtype in (torch.float32, torch.float64)
-    return _compile(queries.dtype, queries.shape[-1]) if known and queries.shape[-1] <= MOST_COMPILED_CHANNELS else None
+def compiled(queries: Tensor, rows: Tensor, columns: Tensor) -> Compiled | None:
+    """The compiled implementation for these, if there is one."""
+    channels, logits = queries.shape[-1], rows.numel() * columns.shape[-1]
+    known = queries.dtype in (torch.float32, torch.float64) and compiling_pays(channels, logits, queries.device.type)
+    return _compile(queries.dtype, channels) if known else None
 
 
-def is_compiled(channels: int, device: str) -> bool:
-    """Whether there is a compiled implementation for so many channels, as far as can be said without compiling."""
-    return device == "cpu" and channels <= MOST_COMPILED_CHANNELS and COMPILER is not None
+def compiling_pays(channels: int, logits: int, device: str) -> bool:
+    """Whether a batch of so many logits is for C++."""
+    return device == "cpu" and channels <= MOST_COMPILED_CHANNELS and logits >= LEAST_COMPILED_LOGITS
+
+
+def is_compiled(channels: int, logits: int, device: str) -> bool:
+    """Whether C++ does a batch of so many logits, as far as can be said without compiling."""
+    return compiling_pays(channels, logits, device) and COMPILER is not None
 
 
 @functools.cache

@@ -130,12 +130,10 @@ class Perceiver(nn.Module):
             )
         if sharing not in ("paper", "none", "all"):
             raise ValueError(f"sharing is {sharing!r}: expected paper, none or all")
-        if attention not in ("auto", "dense", "separable"):
-            raise ValueError(f"attention is {attention!r}: expected auto, dense or separable")
         if decoder not in ("mean", "query"):
             raise ValueError(f"decoder is {decoder!r}: expected mean or query")
 
-        self.attention: Attention = attention
+        self.attention = attention
         self.inputs = Inputs(modalities, positions, bands, highest_frequency, position_width)
         self.latents = nn.Parameter(torch.empty(num_latents, latent_width))
         for kind, heads, qk_width, v_width, default in (
@@ -182,9 +180,27 @@ class Perceiver(nn.Module):
             )  # fmt: skip
         self.apply(initialise)
 
+    @property
+    def attention(self) -> Attention:
+        """How the cross-attends read the input array; it may be set at any time."""
+        return self._attention
+
+    @attention.setter
+    def attention(self, attention: Attention) -> None:
+        if attention not in ("auto", "dense", "separable"):
+            raise ValueError(f"attention is {attention!r}: expected auto, dense or separable")
+        self._attention: Attention = attention
+
     def encode(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
         """The latents (B, N, D) after reading `{modality: {"content", "positions"?, "mask"?}}`."""
         array = self.inputs(inputs)
+        for name, given in inputs.items():
+            dtype = given["content"].dtype
+            if torch.promote_types(dtype, self.latents.dtype) != self.latents.dtype:
+                raise ValueError(
+                    f"inputs[{name!r}] has content of {dtype}: expected the model's {self.latents.dtype}, or a "
+                    "narrower one"
+                )
         reader: Reader = Separable(array) if self.is_separable(array) else Dense(array)
         batch = array.parts[0].content.shape[0]
         latents_BND = self.latents.expand(batch, -1, -1)

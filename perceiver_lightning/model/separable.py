@@ -57,37 +57,85 @@ from .inputs import InputArray, Part
 from .positions import along_axis
 
 NOT_THERE = -1e30  # a logit whose exponential is 0, in float32 too
-MEASURED = ("cpu",)  # kinds of device for which the costs below were measured
 PIECE = 2**14  # places along one axis: for 512 queries their terms take 32 MiB
 DENSE_BYTES = 4 * 2**30  # keys and values beyond this are not laid out on any device, if that can be avoided
 
+# Nanoseconds on one core, forward and backward, of each unit of work below, by kind of device: what
+# `python -m benchmarks.attention_costs` found. On other kinds nothing was measured.
+PRICES = {
+    "cpu": {
+        "dense": {"array": 3.1934, "projections": 0.0694, "products": 0.0949, "logits": 5.007},
+        "dense, bfloat16": {"array": 1.1172, "projections": 0.0363, "products": 0.0512, "logits": 6.3049},
+        "separable": {
+            "absorbing": 0.1024, "elements": 8.3636, "content": 0.0,
+            "logits": 0.8229, "logits x channels": 0.1551, "axes": 0.1944,
+        },
+        "separable, no compiler": {
+            "absorbing": 0.0756, "elements": 0.0, "content": 0.0,
+            "logits": 5.951, "logits x channels": 0.1777, "axes": 0.2294,
+        },
+    }
+}  # fmt: skip
+
 
 def is_cheaper(inputs: InputArray, latents: int, heads: int, qk_width: int, v_width: int) -> bool:
-    """Whether separable attention costs less than dense, for cross-attends of this form.
+    """Whether separable attention costs less than dense, for cross-attends of this form, in the dtype that autocast
+    gives the dense one.
 
-    By the nanoseconds that forward and backward of one example take on one core: products and passes over arrays, at
-    fitted prices. They tell which is cheaper, not how long it takes: small grids cost up to four times as much. Of the
-    24 forms in `benchmarks/results/attention_costs.json` they choose wrongly for one, of 8x8, by 12 %. On a kind of
-    device that was not measured, dense is taken unless its keys and values would take more than DENSE_BYTES.
+    `PRICES` tell which is cheaper; single forms take up to twice as long as they say. Of the 25 forms measured, each
+    in float32 and bfloat16, they choose wrongly for four, by a quarter at most. On a kind of device that was not
+    measured, dense is taken unless its keys and values would take more than DENSE_BYTES.
     """
-    content = inputs.parts[0].content
-    width = qk_width + v_width
-    elements = [part.content.shape[1:-1].numel() for part in inputs.parts]
-    if content.shape[0] * sum(elements) * width * content.element_size() > DENSE_BYTES:
+    content, width = inputs.parts[0].content, qk_width + v_width
+    batch, device = content.shape[0], kind_of_device(content)
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    itemsize = (torch.get_autocast_dtype(device) if autocast else content.dtype).itemsize
+    if batch * sum(part.content.shape[1:-1].numel() for part in inputs.parts) * width * itemsize > DENSE_BYTES:
         return True
-    device = kind_of_device(content)
-    if device not in MEASURED:
+    if device not in PRICES:
         return False
-    array_width = inputs.parts[0].width
-    dense = sum(elements) * (array_width * (6.3 + 0.041 * width) + latents * (0.077 * width + 3.3 * heads))
-    separable = 0.042 * latents * array_width * width
-    for part, count in zip(inputs.parts, elements, strict=True):
-        own = part.content.shape[-1] + (0 if part.features is None else part.features.shape[-1])
-        channels = own + (1 if part.mask is None else 2)
-        per_logit = 1.1 + 0.15 * channels if is_compiled(channels, device) else 5.8 + 0.17 * channels
-        separable += count * (latents * heads * per_logit + 266 + 12 * own)
-        separable += 0.1 * latents * heads * sum(table.shape[-2:].numel() for table in part.tables)
+    dense = separable = 0.0
+    for part in inputs.parts:
+        prices = PRICES[device]["dense, bfloat16" if itemsize == 2 else "dense"]
+        work = dense_work(part, latents, heads, width)
+        dense += sum(prices[name] * amount for name, amount in work.items())
+        logits = batch * latents * heads * part.content.shape[1:-1].numel()
+        compiled = is_compiled(channels_of(part), logits, device)
+        prices = PRICES[device]["separable" if compiled else "separable, no compiler"]
+        work = separable_work(part, latents, heads, width)
+        separable += sum(prices[name] * amount for name, amount in work.items())
     return separable < dense
+
+
+def dense_work(part: Part, latents: int, heads: int, width: int) -> dict[str, float]:
+    """Of one example: entries of the input array, products for keys and values, products with those, logits."""
+    elements = part.content.shape[1:-1].numel()
+    return {
+        "array": elements * part.width,
+        "projections": elements * part.width * width,
+        "products": elements * latents * width,
+        "logits": elements * latents * heads,
+    }
+
+
+def separable_work(part: Part, latents: int, heads: int, width: int) -> dict[str, float]:
+    """Of one example: products that absorb the keys' weights (once for all parts, in truth), elements, entries of
+    content, logits and products for them, products with the axes' tables."""
+    elements, queries = part.content.shape[1:-1].numel(), latents * heads
+    return {
+        "absorbing": latents * part.width * width,
+        "elements": elements,
+        "content": elements * channels_of(part),
+        "logits": elements * queries,
+        "logits x channels": elements * queries * channels_of(part),
+        "axes": queries * sum(table.shape[-2:].numel() for table in part.tables),
+    }
+
+
+def channels_of(part: Part) -> int:
+    """How many channels `grid_attention` gets: content, what is free of a grid, the mean, the mask."""
+    features = 0 if part.features is None else part.features.shape[-1]
+    return part.content.shape[-1] + features + 1 + (part.mask is not None)
 
 
 class Separable:
