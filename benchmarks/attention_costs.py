@@ -23,11 +23,10 @@ from scipy.optimize import nnls
 from benchmarks.machine import machine
 from perceiver_lightning.model import grid_attention
 from perceiver_lightning.model.attention import CrossAttend, Dense
-from perceiver_lightning.model.grid_attention import is_compiled
-from perceiver_lightning.model.inputs import Inputs
-from perceiver_lightning.model.separable import PRICES, Separable, dense_work, is_cheaper, separable_work
+from perceiver_lightning.model.inputs import InputArray, Inputs
+from perceiver_lightning.model.separable import PRICES, Separable, channels_of, dense_work, is_cheaper, separable_work
 
-# batch, grid, channels, N, heads, width of keys and values, bands
+FORM = ("batch", "grid", "channels", "latents", "heads", "width", "bands")  # width: of keys, and of values
 SHAPES: list[tuple[int, list[int], int, int, int, int, int]] = [
     (64, [8, 8], 1, 16, 1, 32, 4),
     (64, [8, 8], 1, 32, 4, 64, 4),
@@ -58,13 +57,22 @@ SHAPES: list[tuple[int, list[int], int, int, int, int, int]] = [
 WIDTH = 128  # of the latents
 
 
-def seconds_of(
-    kind: str, bf16: bool, batch: int, grid: list[int], channels: int, n: int, heads: int, width: int, bands: int
-) -> float:
+def inputs_of(form: dict[str, Any]) -> Inputs:
+    """What builds the input array of a form."""
+    return Inputs({"grid": {"channels": form["channels"], "resolution": form["grid"]}}, bands=form["bands"])
+
+
+def input_array(form: dict[str, Any]) -> InputArray:
+    """The input array of a form, without values."""
+    return inputs_of(form)({"grid": {"content": torch.empty(form["batch"], *form["grid"], form["channels"])}})
+
+
+def seconds_of(kind: str, bf16: bool, form: dict[str, Any]) -> float:
     """CPU seconds of one example's forward and backward pass."""
-    inputs = Inputs({"grid": {"channels": channels, "resolution": grid}}, bands=bands)
-    cross = CrossAttend(WIDTH, inputs.width, heads, width, width)
-    content, latents = torch.randn(batch, *grid, channels), torch.randn(batch, n, WIDTH, requires_grad=True)
+    content = torch.randn(form["batch"], *form["grid"], form["channels"])
+    latents = torch.randn(form["batch"], form["latents"], WIDTH, requires_grad=True)
+    inputs = inputs_of(form)
+    cross = CrossAttend(WIDTH, inputs.width, form["heads"], form["width"], form["width"])
     best = float("inf")
     for _ in range(6):
         start = time.process_time()
@@ -73,7 +81,7 @@ def seconds_of(
             found = cross(latents, Dense(array) if kind == "dense" else Separable(array))
         found.sum().backward()
         best = min(best, time.process_time() - start)
-    return best / batch
+    return best / form["batch"]
 
 
 def fit(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
@@ -86,42 +94,51 @@ def fit(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
     return dict(zip(work[0], prices.round(4).tolist(), strict=True))
 
 
+def choices(rows: list[dict[str, Any]]) -> None:
+    """Write into the rows what `auto` takes, and print where that is the dearer one."""
+    for row, dtype in itertools.product(rows, ("", ", bfloat16")):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(dtype)):
+            found = is_cheaper(input_array(row), row["latents"], row["heads"], row["width"], row["width"])
+        row["auto" + dtype] = "separable" if found else "dense"
+        separable, dense = (row["seconds"][kind + dtype] for kind in ("separable", "dense"))
+        if found != (separable < dense):
+            ratio = max(separable, dense) / min(separable, dense)
+            print(f"auto{dtype} takes the one that is {ratio:.2f} times as dear: {[row[key] for key in FORM]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/attention_costs.json"))
     args = parser.parse_args()
+    if grid_attention.COMPILER is None:
+        parser.error("expected a C++ compiler, found none: prices are with and without one")
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    for shape in track(SHAPES, "Measuring"):
-        batch, grid, channels, n, heads, width, bands = shape
-        inputs = Inputs({"grid": {"channels": channels, "resolution": grid}}, bands=bands)
-        array = inputs({"grid": {"content": torch.empty(batch, *grid, channels)}})
-        (part,) = array.parts
-        seconds: dict[str, float] = {}
-        auto = {}
-        for dtype, bf16 in {"": False, ", bfloat16": True}.items():
-            seconds |= {kind + dtype: seconds_of(kind, bf16, *shape) for kind in ("dense", "separable")}
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                auto["auto" + dtype] = is_cheaper(array, n, heads, width, width)
+    about = machine()
+    rows: list[dict[str, Any]] = [dict(zip(FORM, shape, strict=True)) for shape in SHAPES]
+    for row in track(rows, "Measuring"):
+        (part,) = input_array(row).parts
+        sizes = (row["latents"], row["heads"], 2 * row["width"])
+        row["work"] = {"dense": dense_work(part, *sizes), "separable": separable_work(part, *sizes)}
+        logits = row["batch"] * int(row["work"]["dense"]["logits"])
+        row["compiled"] = grid_attention.is_compiled(channels_of(part), logits, "cpu")
+        row["seconds"] = {
+            kind + dtype: seconds_of(kind, bf16, row)
+            for kind, (dtype, bf16) in itertools.product(("dense", "separable"), (("", False), (", bfloat16", True)))
+        }
         compiled, grid_attention.compiled = grid_attention.compiled, lambda *_: None
-        seconds["separable, no compiler"] = seconds_of("separable", False, *shape)
+        row["seconds"]["separable, no compiler"] = seconds_of("separable", False, row)
         grid_attention.compiled = compiled
-        work = {"dense": dense_work(part, n, heads, 2 * width), "separable": separable_work(part, n, heads, 2 * width)}
-        form = {"batch": batch, "grid": grid, "channels": channels, "latents": n, "heads": heads, "width": width}
-        rows.append({**form, "bands": bands, "seconds": seconds, "work": work, **auto})
-    few = [
-        row for row in rows if is_compiled(row["channels"] + 1, row["batch"] * row["work"]["dense"]["logits"], "cpu")
-    ]
-    prices = {name: fit(few if name == "separable" else rows, name) for name in PRICES["cpu"]}
+    compiled_rows = [row for row in rows if row["compiled"]]
+    prices = {name: fit(compiled_rows if name == "separable" else rows, name) for name in PRICES["cpu"]}
     of_latents = {name: found.pop("latents") for name, found in prices.items()}
     for name, found in prices.items():
-        print(f"{name}, ns: {found}; of the rest, for each latent: {of_latents[name]}")
-    for row, dtype in itertools.product(rows, ("", ", bfloat16")):
-        seconds = row["seconds"]
-        if row["auto" + dtype] != (seconds["separable" + dtype] < seconds["dense" + dtype]):
-            print(f"auto{dtype} takes the dearer one at {row}")
+        print(f"{name}, ns: {found}; for each latent {of_latents[name]}")
+    PRICES["cpu"] = prices
+    choices(rows)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"prices_ns": prices, "rows": rows, **machine()}, indent=1) + "\n")
+    args.out.write_text(
+        json.dumps({"prices_ns": prices, "of_latents_ns": of_latents, "rows": rows, **about}, indent=1) + "\n"
+    )
     print(f"written to {args.out}")
 
 

@@ -288,8 +288,8 @@ def in_its_own_process(work: str, rival: str, threads: int, *flags: str) -> dict
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def rows_of(work: str, rounds: int, threads: int, quick: bool) -> list[dict[str, Any]]:
-    """All rivals of a work in turn, several rounds; a row for each, with the medians."""
+def rows_of(work: str, rounds: int, threads: int, quick: bool, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """All rivals of a work in turn, several rounds; a row for each, with the medians and what is told `about` all."""
     rivals = WORKS[work][1]
     ours = "auto" if work.endswith("auto") else OURS
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in (ours, *rivals)}
@@ -327,7 +327,7 @@ def rows_of(work: str, rounds: int, threads: int, quick: bool) -> list[dict[str,
                 "rival_parameters": int(middle(rival, "parameters")),
                 "rounds": rounds,
                 "threads": threads,
-                **machine(),
+                **about,
             }
         )
     return rows
@@ -387,10 +387,11 @@ def main() -> None:
         work, rival = args.one
         print(json.dumps(measure(rival, WORKS[work][0], args.for_memory, args.quick)))
         return
+    about = machine()  # before results are written, for these are changes too
     works = QUICK if args.quick else args.only or list(WORKS)
     rows = [row for row in (json.loads(args.out.read_text()) if args.out.exists() else []) if row["work"] in WORKS]
     for work in works:
-        measured = rows_of(work, 1 if args.quick else args.rounds, args.threads, args.quick)
+        measured = rows_of(work, 1 if args.quick else args.rounds, args.threads, args.quick, about)
         rows = [row for row in rows if row["work"] != work] + measured
         rows.sort(key=lambda row: list(WORKS).index(row["work"]))
         args.out.parent.mkdir(parents=True, exist_ok=True)

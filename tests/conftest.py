@@ -13,9 +13,9 @@ from perceiver_lightning.cli import main
 from perceiver_lightning.model import grid_attention
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(scope="module")
 def compiled_at_any_size():
-    """Tests are small: what C++ does in training is seen in them too."""
+    """C++ for examples too small for it to pay."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grid_attention, "LEAST_COMPILED_LOGITS", 0)
         yield

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from perceiver_lightning.model import grid_attention as module
 from perceiver_lightning.model.grid_attention import grid_attention
 
+pytestmark = pytest.mark.usefixtures("compiled_at_any_size")
 sizes = st.integers(1, 6)
 
 
@@ -133,19 +134,48 @@ def test_each_example_s_own_gradients_by_torch_func(implementation):
     def loss(*of_one: Tensor) -> Tensor:
         return sum(x.square().sum() for x in grid_attention(*(x[None] for x in of_one)))
 
-    found = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1, 2, 3, 4)))(*(x.detach() for x in given))
-    expected = torch.autograd.grad(sum(x.square().sum() for x in grid_attention(*given)), given)
-    torch.testing.assert_close(found, expected)
+    for count in (5, 3):  # without gradients to the content too
+        found = torch.func.vmap(torch.func.grad(loss, argnums=tuple(range(count))))(*(x.detach() for x in given))
+        expected = torch.autograd.grad(sum(x.square().sum() for x in grid_attention(*given)), given[:count])
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing_not_even_around_the_backward_pass(implementation, dtype):
+    given = example(2, 3, 4, 5, 6, dtype=torch.float32)
+    expected = results_and_gradients(grid_attention, given)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(results_and_gradients(grid_attention, given), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("rows", torch.zeros(2, 3, 4)),
+        ("columns", torch.zeros(2, 2, 5, dtype=torch.float64)),
+        ("content", torch.zeros(2, 4, 4, 6, dtype=torch.float64)),
+        ("scale", torch.zeros(2, 4, 6, dtype=torch.float64)),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_words(name, wrong):
+    names = ["queries", "rows", "columns", "content", "scale"]
+    given = dict(zip(names, example(2, 3, 4, 4, 5), strict=True)) | {name: wrong}
+    with pytest.raises(ValueError, match=rf"{name} are \(2, .*\) of {wrong.dtype}: expected \(2, .*float64"):
+        grid_attention(*given.values())
 
 
 def test_a_batch_of_none_is_one_of_none(implementation):
     assert [x.shape[0] for x in results_and_gradients(grid_attention, example(0, 2, 3, 4, 5))] == [0] * 9
 
 
-def test_torch_knows_shapes_of_the_operation():
+def test_torch_knows_shapes_of_the_operations():
     tests = ("test_schema", "test_faketensor")
     given = tuple(x.detach() for x in example(2, 3, 2, 4, 5))
     torch.library.opcheck(torch.ops.perceiver.grid_attention, given, test_utils=tests)
+    *results, log_sums = grid_attention(*given)
+    more = (*given, log_sums, log_sums, *results)
+    for operation in (torch.ops.perceiver.grid_attention_backward, torch.ops.perceiver.grid_attention_backward_content):
+        torch.library.opcheck(operation, more, test_utils=tests)
 
 
 def test_it_can_be_compiled_into_one_graph():

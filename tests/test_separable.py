@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from perceiver_lightning.model import Perceiver, separable
+from perceiver_lightning.model import Perceiver, grid_attention, separable
 from perceiver_lightning.model.inputs import InputArray, Part
 from perceiver_lightning.model.separable import PRICES, Separable, is_cheaper, moments, rows_and_columns
 
+pytestmark = pytest.mark.usefixtures("compiled_at_any_size")
 IMAGE = {"image": {"channels": 3, "resolution": [6, 5]}}
 
 
@@ -78,8 +79,9 @@ def grid_inputs(grid, batch: int, seed: int) -> dict:
 
 @settings(max_examples=60, deadline=None)
 @given(grids(), st.integers(1, 3), st.sampled_from([1, 2]), st.sampled_from(["fourier", "learned_axes", "learned"]),
-       st.sampled_from([2, 99]), st.sampled_from([torch.float64, torch.float32]), st.integers(0, 99))  # fmt: skip
-def test_it_is_the_dense_attention_over_any_grid(grid, batch, heads, positions, piece, dtype, seed):
+       st.sampled_from([2, 99]), st.sampled_from([torch.float64, torch.float32]), st.booleans(),
+       st.integers(0, 99))  # fmt: skip
+def test_it_is_the_dense_attention_over_any_grid(grid, batch, heads, positions, piece, dtype, compiled, seed):
     facts = {"grid": {"channels": grid[1], "resolution": grid[0]}}
     perceiver = model(
         facts, cross_heads=heads, cross_qk_width=6, cross_v_width=4, positions=positions, position_width=3
@@ -88,6 +90,7 @@ def test_it_is_the_dense_attention_over_any_grid(grid, batch, heads, positions, 
     inputs["content"] = inputs["content"].detach().to(dtype).requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(separable, "PIECE", piece)
+        patch.setattr(grid_attention, "LEAST_COMPILED_LOGITS", 0 if compiled else 2**16)
         assert_same(perceiver, {"grid": inputs}, 1e-9 if dtype == torch.float64 else 2e-3)
 
 
@@ -287,8 +290,8 @@ def test_auto_takes_what_costs_less():
 
 @pytest.mark.parametrize("dtype", ["", ", bfloat16"])
 def test_auto_takes_what_was_measured_to_be_faster_wherever_the_two_differ_by_a_half(dtype, monkeypatch):
-    monkeypatch.setattr("perceiver_lightning.model.grid_attention.COMPILER", "c++")  # as it was there
-    monkeypatch.setattr("perceiver_lightning.model.grid_attention.LEAST_COMPILED_LOGITS", 2**16)
+    monkeypatch.setattr(grid_attention, "COMPILER", "c++")  # as it was there
+    monkeypatch.setattr(grid_attention, "LEAST_COMPILED_LOGITS", 2**16)
     clear = 0
     for row in measured_costs()["rows"]:
         seconds = [row["seconds"][kind + dtype] for kind in ("separable", "dense")]
@@ -327,7 +330,9 @@ def test_another_kind_of_attention_is_refused():
 
 
 @pytest.mark.parametrize("kind", ["dense", "separable"])
-def test_content_wider_than_the_model_is_refused(kind):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_content_is_brought_to_the_dtype_of_the_model(kind, dtype):
     perceiver = model(attention=kind).float()
-    with pytest.raises(ValueError, match=r"content of torch\.float64: expected the model's torch\.float32"):
-        perceiver({"image": {"content": content(2, 6, 5, 3)}})
+    given = content(2, 6, 5, 3).detach().half()
+    expected = perceiver({"image": {"content": given.float()}})
+    torch.testing.assert_close(perceiver({"image": {"content": given.to(dtype)}}), expected, rtol=0, atol=0)

@@ -68,7 +68,9 @@ def test_flops_of_a_linear_decoder_by_hand():
     attention = 2 * n * m * 8  # 5 channels, filled up to 8
     mlp, decoder = 2 * n * d * d, d * 3
     perceiver = Perceiver(modalities, 3, **model)
-    assert forward_flops(perceiver, modalities, attention="dense") == 2 * (projections + attention + mlp + decoder)
+    for batch_size in (1, 7):
+        found = forward_flops(perceiver, modalities, attention="dense", batch_size=batch_size)
+        assert found == 2 * (projections + attention + mlp + decoder)
 
 
 def test_coordinates_are_priced_by_their_number_and_not_by_their_resolution():

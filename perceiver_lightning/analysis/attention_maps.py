@@ -104,7 +104,7 @@ def record(perceiver: Perceiver, inputs: Mapping[str, Mapping[str, Any]]) -> Rec
             hook.remove()
     names = [name for name in perceiver.inputs.channels if name in inputs]
     latents, *queries = decoder
-    return Record(names, perceiver.inputs(inputs), layers, latents, queries[0] if queries else None)
+    return Record(names, perceiver.input_array(inputs), layers, latents, queries[0] if queries else None)
 
 
 def attention_maps(

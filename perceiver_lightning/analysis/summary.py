@@ -52,7 +52,7 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
     Returns:
         parameters      number of trained and fixed parameters
         flops           of the forward pass of one example by dense attention; a multiply-add is two
-        flops_executed  the same by the attention that the model takes
+        flops_executed  the same by the attention that the model takes in its parameters' dtype, without autocast
         modalities      {name: {"elements": M, "channels": C of the input array}}
         latents         [N, D], with late fusion those of each modality
         memory_bytes    `training_memory` at the datamodule's batch size
@@ -62,7 +62,7 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
     return {
         "parameters": sum(parameter.numel() for parameter in perceiver.parameters()),
         "flops": forward_flops(perceiver, modalities, elements, attention="dense"),
-        "flops_executed": forward_flops(perceiver, modalities, elements),
+        "flops_executed": forward_flops(perceiver, modalities, elements, batch_size=datamodule.batch_size),
         "modalities": {
             name: {
                 "elements": elements.get(name, math.prod(facts["resolution"])),
@@ -80,20 +80,22 @@ def forward_flops(
     modalities: Modalities,
     elements: Mapping[str, int] | None = None,
     attention: Attention | None = None,
+    batch_size: int = 1,
 ) -> int:
     """FLOPs of the forward pass of one example; a multiply-add is two.
 
     Args:
         elements: as `DataModule` has them.
         attention: in the place of the model's own.
+        batch_size: of the batch that the example is one of, by which `auto` chooses.
     """
     model = without_values(perceiver)
     for module in model.modules():
         if isinstance(module, Perceiver):
             module.attention = attention or module.attention
     with FlopCounterMode(display=False) as counter:
-        model(inputs_without_values(modalities, 1, elements=elements))
-    return counter.get_total_flops()
+        model(inputs_without_values(modalities, batch_size, elements=elements))
+    return counter.get_total_flops() // batch_size
 
 
 def training_memory(

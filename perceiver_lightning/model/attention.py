@@ -5,6 +5,7 @@ E width of one head.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -52,7 +53,7 @@ class PlainAttention(torch.autograd.Function):
     @staticmethod
     def forward(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Any:
         """The result (B, H, N, E of the values) and the weights (B, H, N, M), through which no gradient goes."""
-        with torch.autocast("cpu", enabled=False):
+        with without_autocast(queries.device.type):
             logits = (queries.float() * scale) @ keys.float().mT
             if mask is not None:
                 logits = logits.masked_fill(~mask, -torch.inf)
@@ -76,9 +77,10 @@ def gradients_of_plain_attention(
     gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, weights: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values from that of the result, in their dtype."""
-    of_weights = gradient @ values.mT
-    of_logits = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-    return (of_logits @ keys) * scale, (of_logits.mT @ queries) * scale, weights.mT @ gradient
+    with without_autocast(queries.device.type):
+        of_weights = gradient @ values.mT
+        of_logits = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        return (of_logits @ keys) * scale, (of_logits.mT @ queries) * scale, weights.mT @ gradient
 
 
 def first_order(function: Callable[..., Any], *given: Any) -> Any:
@@ -115,6 +117,11 @@ def kind_of_device(x: Tensor) -> str:
         return x.device.type
     best = torch.accelerator.current_accelerator(check_available=True)
     return "cpu" if best is None else best.type
+
+
+def without_autocast(device: str) -> AbstractContextManager:
+    """No autocast, on devices that know it (the meta device does not)."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def to_multiple_of_8(x: Tensor) -> Tensor:

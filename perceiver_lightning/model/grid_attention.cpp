@@ -42,7 +42,7 @@ inline float power(float x) {
 // a * b + c. Where the CPU has it in one instruction it is asked for by name: the compiler then leaves the order of such
 // terms alone, and all passes round a logit in the same way. Else logits of thousands would have weights off by 1e-4.
 inline REAL add_product(REAL a, REAL b, REAL c) {
-#ifdef __FP_FAST_FMAF
+#if defined(__FP_FAST_FMAF) || defined(__FMA__)
   return std::fma(a, b, c);
 #else
   return a * b + c;

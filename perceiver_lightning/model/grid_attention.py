@@ -20,8 +20,8 @@ sum of all d_logit is d_log_sums, so what is found beyond it is that rounding, a
 
 Two implementations of the same walk: torch operations for every device, and C++ for CPUs (`grid_attention.cpp`),
 compiled at first use, in about a second, by the compiler that is there. It is many times faster, as a block's logits
-never leave the cache. Without a compiler, for more than 16 channels, or for so few logits that it would take a thousand
-steps to win back that second, the torch operations run.
+never leave the cache. Without a compiler, for more than 16 channels, or for so few logits that it would take some
+thousand steps to win that second back, the torch operations run.
 
 Legend of shapes: B batch, R queries (of all heads), K content channels, I rows and J columns of the grid.
 """
@@ -43,14 +43,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .attention import first_order
+from .attention import first_order, without_autocast
 
 log = logging.getLogger(__name__)
 
 _NAME, *COMPILER_OPTIONS = shlex.split(os.environ.get("CXX") or "c++")
 COMPILER = shutil.which(_NAME)
 MOST_COMPILED_CHANNELS = 16  # beyond, products of matrices win
-LEAST_COMPILED_LOGITS = 2**16  # of a batch: up to there C++ saves half a millisecond a step, forward and backward
+LEAST_COMPILED_LOGITS = 2**16  # of a batch: for fewer, C++ saves about a millisecond or less, forward and backward
 BLOCK_BYTES = {"cpu": 2**20}  # of logits, in torch operations: what a core's cache holds
 OTHER_BLOCK_BYTES = 2**26  # on other devices: enough to fill them
 COMPILED_ROW_BYTES = 2**16  # of content, in C++: a block of rows stays in the cache for all queries of a thread
@@ -72,9 +72,19 @@ def grid_attention(
         sums (B, R, K), row_sums (B, R, I), column_sums (B, R, J), log_sums (B, R).
 
     Raises:
+        ValueError: dtypes or shapes do not go together.
         NotImplementedError: for gradients of second order, and (by torch) for forward-mode differentiation.
     """
-    return GridAttention.apply(*(x.contiguous() for x in (queries, rows, columns, content, scale)))
+    given = {"queries": queries, "rows": rows, "columns": columns, "content": content, "scale": scale}
+    (batch, count, channels), size_I, size_J = queries.shape, rows.shape[-1], columns.shape[-1]
+    shapes = (
+        (batch, count, channels), (batch, count, size_I), (batch, count, size_J),
+        (batch, channels, size_I, size_J), (batch, size_I, size_J),
+    )  # fmt: skip
+    for (name, x), shape in zip(given.items(), shapes, strict=True):  # C++ reads what these say is there
+        if x.shape != shape or x.dtype != queries.dtype:
+            raise ValueError(f"{name} are {tuple(x.shape)} of {x.dtype}: expected {shape} of {queries.dtype}")
+    return GridAttention.apply(*(x.contiguous() for x in given.values()))
 
 
 class GridAttention(torch.autograd.Function):
@@ -218,12 +228,16 @@ def blocks_of(given: Sequence[Tensor]) -> tuple[int, int]:
 
 
 def by_examples(function: Callable[..., Sequence[Tensor]], given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """What a function gives for as many examples as are worked on at once, one after the other."""
+    """What a function gives for as many examples as are worked on at once, one after the other.
+
+    Without autocast, which may be on in the backward pass too, and whose logits would not be those of the forward pass.
+    """
     examples, _ = blocks_of(given)
-    if examples >= len(given[0]):
-        return function(*given)
-    parts = [function(*part) for part in zip(*(x.split(examples) for x in given), strict=True)]
-    return [torch.cat(part) for part in zip(*parts, strict=True)]
+    with without_autocast(given[0].device.type):
+        if examples >= len(given[0]):
+            return function(*given)
+        parts = [function(*part) for part in zip(*(x.split(examples) for x in given), strict=True)]
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
 def attend_by_blocks(

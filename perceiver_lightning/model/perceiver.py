@@ -193,14 +193,7 @@ class Perceiver(nn.Module):
 
     def encode(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
         """The latents (B, N, D) after reading `{modality: {"content", "positions"?, "mask"?}}`."""
-        array = self.inputs(inputs)
-        for name, given in inputs.items():
-            dtype = given["content"].dtype
-            if torch.promote_types(dtype, self.latents.dtype) != self.latents.dtype:
-                raise ValueError(
-                    f"inputs[{name!r}] has content of {dtype}: expected the model's {self.latents.dtype}, or a "
-                    "narrower one"
-                )
+        array = self.input_array(inputs)
         reader: Reader = Separable(array) if self.is_separable(array) else Dense(array)
         batch = array.parts[0].content.shape[0]
         latents_BND = self.latents.expand(batch, -1, -1)
@@ -209,6 +202,15 @@ class Perceiver(nn.Module):
                 latents_BND = self.cross_attends[cross](latents_BND, reader)
             latents_BND = self.stacks[stack](latents_BND)
         return latents_BND
+
+    def input_array(self, inputs: Mapping[str, Mapping[str, Any]]) -> InputArray:
+        """The input array of a batch's inputs, whose content is brought to the model's dtype."""
+        in_dtype = {}
+        for name, given in inputs.items():
+            content = given["content"]
+            content = content.to(self.latents.dtype) if content.is_floating_point() else content
+            in_dtype[name] = {**given, "content": content}
+        return self.inputs(in_dtype)
 
     def is_separable(self, array: InputArray) -> bool:
         """Whether the cross-attends read this input array by separable attention."""

@@ -44,14 +44,13 @@ channels.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import Attention, kind_of_device
+from .attention import Attention, kind_of_device, without_autocast
 from .grid_attention import grid_attention, is_compiled
 from .inputs import InputArray, Part
 from .positions import along_axis
@@ -67,11 +66,11 @@ PRICES = {
         "dense": {"array": 3.1934, "projections": 0.0694, "products": 0.0949, "logits": 5.007},
         "dense, bfloat16": {"array": 1.1172, "projections": 0.0363, "products": 0.0512, "logits": 6.3049},
         "separable": {
-            "absorbing": 0.1024, "elements": 8.3636, "content": 0.0,
+            "absorbing": 0.1024, "elements": 8.3636,
             "logits": 0.8229, "logits x channels": 0.1551, "axes": 0.1944,
         },
         "separable, no compiler": {
-            "absorbing": 0.0756, "elements": 0.0, "content": 0.0,
+            "absorbing": 0.0756, "elements": 0.0,
             "logits": 5.951, "logits x channels": 0.1777, "axes": 0.2294,
         },
     }
@@ -82,9 +81,8 @@ def is_cheaper(inputs: InputArray, latents: int, heads: int, qk_width: int, v_wi
     """Whether separable attention costs less than dense, for cross-attends of this form, in the dtype that autocast
     gives the dense one.
 
-    `PRICES` tell which is cheaper; single forms take up to twice as long as they say. Of the 25 forms measured, each
-    in float32 and bfloat16, they choose wrongly for four, by a quarter at most. On a kind of device that was not
-    measured, dense is taken unless its keys and values would take more than DENSE_BYTES.
+    `PRICES` tell which is cheaper, not how long it takes: what either does for each latent is not in them. On a kind of
+    device that was not measured, dense is taken unless its keys and values would take more than DENSE_BYTES.
     """
     content, width = inputs.parts[0].content, qk_width + v_width
     batch, device = content.shape[0], kind_of_device(content)
@@ -119,13 +117,12 @@ def dense_work(part: Part, latents: int, heads: int, width: int) -> dict[str, fl
 
 
 def separable_work(part: Part, latents: int, heads: int, width: int) -> dict[str, float]:
-    """Of one example: products that absorb the keys' weights (once for all parts, in truth), elements, entries of
-    content, logits and products for them, products with the axes' tables."""
+    """Of one example: products that absorb the keys' weights (once for all parts, in truth), elements, logits, products
+    for them, products with the axes' tables."""
     elements, queries = part.content.shape[1:-1].numel(), latents * heads
     return {
         "absorbing": latents * part.width * width,
         "elements": elements,
-        "content": elements * channels_of(part),
         "logits": elements * queries,
         "logits x channels": elements * queries * channels_of(part),
         "axes": queries * sum(table.shape[-2:].numel() for table in part.tables),
@@ -159,7 +156,8 @@ class Separable:
     def read(self, queries_BND: Tensor, norm: nn.LayerNorm, attention: Attention) -> Tensor:
         """What the queries (B, N, D) find in the input array, seen through its LayerNorm: (B, N, D).
 
-        In float32 or wider also under autocast: logits in half precision would be off by tenths.
+        In float32 or wider also under autocast: logits in half precision would be off by tenths. On CUDA float32 is
+        what `torch.set_float32_matmul_precision` makes of it.
 
         Raises:
             ValueError: the LayerNorm has another eps.
@@ -277,11 +275,6 @@ def pieces_of(part: Part) -> list[Part]:
         Part(contents[n], [of_axis[n] for of_axis in tables], features[n], part.modality, masks[n])
         for n in range(len(contents))
     ]
-
-
-def without_autocast(device: str) -> AbstractContextManager:
-    """No autocast, on devices that know it (the meta device does not)."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def moments(content: Tensor, tables: Sequence[Tensor], modality: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
