@@ -87,13 +87,6 @@ def stretch(positions_BMA: Tensor, low: float, high: float) -> Tensor:
     return positions_BMA * (low + (high - low) * torch.rand_like(positions_BMA[:, :1]))
 
 
-def random_mirrors(batch: int, up: int, device: torch.device) -> Tensor:
-    """Factors (B, 1, 3) that mirror half of the clouds along each level axis, and none along the axis `up`."""
-    factors_B1A = torch.randint(0, 2, (batch, 1, 3), device=device) * 2.0 - 1
-    factors_B1A[..., up] = 1
-    return factors_B1A
-
-
 def jitter(positions_BMA: Tensor, std: float) -> Tensor:
     """Move each point by normal noise, cut at 5 standard deviations (PointNet's 0.01 and 0.05)."""
     return positions_BMA + (std * torch.randn_like(positions_BMA)).clamp(-5 * std, 5 * std)

@@ -19,7 +19,6 @@ from datamodules.point_augment import (
     jitter,
     normalise,
     random_angles,
-    random_mirrors,
     reach,
     rotate,
     scale_points,
@@ -141,8 +140,6 @@ class Points(Files, ABC):
             `sample_seed`. Null for all.
         eval_points: the most points in evaluation, if other than `num_points`: a Perceiver takes any number, and more
             tell more.
-        eval_views: in evaluation, so many views of each cloud, whose probabilities are averaged: the first as it is,
-            the others augmented as in training, by `sample_seed`.
         mesh_samples: points that are drawn from the surface of a mesh when it is read; the greater of `num_points` and
             `eval_points` if not given, or 2048 where `num_points` is null.
         sample_seed: the seed of both draws.
@@ -153,7 +150,6 @@ class Points(Files, ABC):
         up: the axis that points up.
         rotate: in training, turn each cloud (and its normals) about the axis up by up to so many degrees either way;
             180 for any angle.
-        mirror: in training, mirror each cloud (and its normals) along each level axis, or not, by chance.
         stretch: in training, [least, greatest] of a random factor for each cloud and axis.
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
         jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
@@ -181,14 +177,12 @@ class Points(Files, ABC):
         neighbours: list[int] | None = None,
         num_points: int | None = 2048,
         eval_points: int | None = None,
-        eval_views: int = 1,
         mesh_samples: int | None = None,
         sample_seed: int = 0,
         normalise: Literal["ball", "cube"] | None = "cube",
         resolution: int = 2240,
         up: Literal["x", "y", "z"] = "z",
         rotate: float = 0.0,
-        mirror: bool = False,
         stretch: list[float] | None = None,
         scale_points: list[float] | None = None,
         jitter: float = 0.0,
@@ -211,7 +205,6 @@ class Points(Files, ABC):
         samples = mesh_samples or (max(num_points, eval_points or 1) if num_points else 2048)
         for key, count in (("num_points", num_points), ("eval_points", eval_points)):
             require(samples >= (count or 1), "mesh_samples", f"null, or at least {count} ({key})", samples)
-        require(eval_views >= 1, "eval_views", "an integer of at least 1", eval_views)
         require(0 <= rotate <= 180, "rotate", "degrees from 0 to 180", rotate)
         require(jitter >= 0, "jitter", "a number of at least 0", jitter)
         require(0 <= drop_points < 1, "drop_points", "a share from 0 to below 1", drop_points)
@@ -250,9 +243,7 @@ class Points(Files, ABC):
         self.normalise: Literal["ball", "cube"] | None = normalise
         self.up = AXES.index(up)
         self.derived = {"log_size": log_size, "neighbours": neighbours, "up": self.up}
-        self.eval_views = eval_views
         self.rotate = rotate
-        self.mirror = mirror
         self.stretch = stretch
         self.scale_points = scale_points
         self.jitter = jitter
@@ -265,12 +256,10 @@ class Points(Files, ABC):
         return PointSet(split, self.reading, self.normalise, self.derived, count, seed, self.cache_dir)
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
-        """Augment a batch if training, or add its other views, and normalise its features. See `Files.finish`."""
+        """Augment a batch if training, and normalise its features. See `Files.finish`."""
         points = dict(batch["inputs"]["points"])
         if training:
             points = self._augment(**points)
-        elif self.eval_views > 1:
-            batch, points = self._views(batch, points)
         if self.features:
             mean, std = (points["content"].new_tensor(values) for values in (self.feature_mean, self.feature_std))
             given, derived = points["content"].tensor_split([len(self.features)], -1)
@@ -279,34 +268,14 @@ class Points(Files, ABC):
             points["content"] = points["content"] * points["mask"][..., None]
         return {**batch, "inputs": {"points": points}}
 
-    def _views(self, batch: dict[str, Any], points: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The rows of a batch as they are, and then `eval_views` - 1 times augmented, always in the same way."""
-        device, views = points["positions"].device, self.eval_views
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(self.sample_seed)
-            augmented = self._augment(**{key: x.repeat(views - 1, 1, *[1] * (x.ndim - 2)) for key, x in points.items()})
-        if "mask" in augmented:
-            points = {"mask": torch.ones_like(points["positions"][..., 0], dtype=torch.bool), **points}
-        rest = {"example": torch.arange(len(points["positions"]), device=device).repeat(views)}
-        if "labels" in batch:
-            rest["labels"] = batch["labels"].repeat(views, *[1] * (batch["labels"].ndim - 1))
-        if "name" in batch:
-            rest["name"] = batch["name"] * views
-        return {**batch, **rest}, {key: torch.cat([points[key], augmented[key]]) for key in points}
-
     def _augment(self, content: Tensor, positions: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        normals = [self.features.index(name) for name in NORMALS if set(NORMALS) <= set(self.features)]
-        content = content.clone() if normals else content
         if self.rotate:
             angle = random_angles(len(positions), self.rotate, positions.device)
             positions = rotate(positions, angle, self.up)
-            if normals:
-                content[..., normals] = rotate(content[..., normals], angle, self.up)
-        if self.mirror:
-            factors = random_mirrors(len(positions), self.up, positions.device)
-            positions = positions * factors
-            if normals:
-                content[..., normals] *= factors
+            if set(NORMALS) <= set(self.features):
+                columns = [self.features.index(name) for name in NORMALS]
+                content = content.clone()
+                content[..., columns] = rotate(content[..., columns], angle, self.up)
         if self.stretch:
             positions = stretch(positions, *self.stretch)
         if self.scale_points:
