@@ -164,6 +164,13 @@ def test_what_does_not_go_together_is_refused_in_words(name, wrong):
         grid_attention(*given.values())
 
 
+@pytest.mark.parametrize("wrong", [torch.zeros(2, 3, 4, dtype=torch.float16), torch.zeros(3, 4)])
+def test_other_queries_are_refused_in_words(wrong):
+    found = rf"queries are \({'2, ' if wrong.ndim == 3 else ''}3, 4\) of {wrong.dtype}"
+    with pytest.raises(ValueError, match=f"{found}: expected \\(B, R, K\\) of float32 or float64"):
+        grid_attention(wrong, *example(2, 3, 4, 4, 5)[1:])
+
+
 def test_a_batch_of_none_is_one_of_none(implementation):
     assert [x.shape[0] for x in results_and_gradients(grid_attention, example(0, 2, 3, 4, 5))] == [0] * 9
 

@@ -75,6 +75,10 @@ def grid_attention(
         ValueError: dtypes or shapes do not go together.
         NotImplementedError: for gradients of second order, and (by torch) for forward-mode differentiation.
     """
+    if queries.ndim != 3 or queries.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"queries are {tuple(queries.shape)} of {queries.dtype}: expected (B, R, K) of float32 or float64"
+        )
     given = {"queries": queries, "rows": rows, "columns": columns, "content": content, "scale": scale}
     (batch, count, channels), size_I, size_J = queries.shape, rows.shape[-1], columns.shape[-1]
     shapes = (
