@@ -281,7 +281,10 @@ def peak_bytes() -> int:
 
 
 def in_its_own_process(work: str, rival: str, threads: int, *flags: str) -> dict[str, Any]:
-    """What `measure` finds in a new process; flags: --for_memory, --quick."""
+    """What `measure` finds in a new process; flags: --for_memory, --quick.
+
+    Its peak begins with what this process holds, on Linux: so this one imports no more than torch.
+    """
     command = [sys.executable, "-m", "benchmarks.grid_attention", "--one", work, rival, "--threads", str(threads)]
     environment = os.environ | ({"MALLOC_MMAP_THRESHOLD_": "65536"} if "--for_memory" in flags else {})
     done = subprocess.run([*command, *flags], check=True, stdout=subprocess.PIPE, text=True, env=environment)

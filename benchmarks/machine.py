@@ -7,7 +7,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from perceiver_lightning.training.measures import commit
+from perceiver_lightning.training.commit import commit
 
 PACKAGES = ["torch", "torchvision", "pytorch-lightning", "perceiver-pytorch", "transformers", "scikit-learn"]
 

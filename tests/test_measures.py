@@ -15,7 +15,8 @@ from perceiver_lightning.analysis.summary import summarise
 from perceiver_lightning.cli import main
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.training import measures
-from perceiver_lightning.training.measures import Measures, commit, rows
+from perceiver_lightning.training.commit import commit
+from perceiver_lightning.training.measures import Measures, rows
 
 
 def test_facts_are_those_of_the_summary_and_of_git(trained):

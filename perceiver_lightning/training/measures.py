@@ -1,7 +1,6 @@
 """Numbers of every run: what is trained, kept as facts.json, and how fast it goes, logged beside the losses."""
 
 import json
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch.optim import Optimizer
 
 from perceiver_lightning.analysis.summary import forward_flops
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.training.commit import commit
 
 FACTS = "facts.json"
 
@@ -109,13 +109,3 @@ def facts(task: Any, datamodule: Any) -> dict[str, Any]:
     if hasattr(task, "perceiver") and hasattr(datamodule, "modalities"):
         found["flops"] = forward_flops(task.perceiver, datamodule.modalities, getattr(datamodule, "elements", None))
     return found
-
-
-def commit() -> str | None:
-    """The commit that this file is of, None where it lies in no git repository or there is no git."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
