@@ -171,6 +171,14 @@ def test_other_queries_are_refused_in_words(wrong):
         grid_attention(wrong, *example(2, 3, 4, 4, 5)[1:])
 
 
+def test_what_does_not_lie_in_a_row_in_memory_gives_the_same(implementation):
+    given = example(2, 3, 4, 5, 6)
+    expected = results_and_gradients(grid_attention, given)
+    strided = [x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in given]
+    assert not any(x.is_contiguous() for x in strided)
+    torch.testing.assert_close(results_and_gradients(grid_attention, strided), expected)
+
+
 def test_a_batch_of_none_is_one_of_none(implementation):
     assert [x.shape[0] for x in results_and_gradients(grid_attention, example(0, 2, 3, 4, 5))] == [0] * 9
 

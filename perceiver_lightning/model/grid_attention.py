@@ -88,7 +88,7 @@ def grid_attention(
     for (name, x), shape in zip(given.items(), shapes, strict=True):  # C++ reads what these say is there
         if x.shape != shape or x.dtype != queries.dtype:
             raise ValueError(f"{name} are {tuple(x.shape)} of {x.dtype}: expected {shape} of {queries.dtype}")
-    return GridAttention.apply(*(x.contiguous() for x in given.values()))
+    return GridAttention.apply(*given.values())
 
 
 class GridAttention(torch.autograd.Function):
@@ -112,17 +112,15 @@ class GridAttention(torch.autograd.Function):
     def backward(ctx: Any, d_sums: Tensor, d_row_sums: Tensor, d_column_sums: Tensor, d_log_sums: Tensor) -> Any:
         """The gradients of what was given."""
         *given, sums, row_sums, column_sums, log_sums = ctx.saved_tensors
-        d_results = [d_sums, d_row_sums, d_column_sums]
         results = [sums, row_sums, column_sums]
+        d_results = [d_sums, d_row_sums, d_column_sums]
         mean = sum((d * x).sum(-1) for d, x in zip(d_results, results, strict=True)) - d_log_sums
-        needed = [x.contiguous() for x in (*given, log_sums, mean, *d_results)]
-        *gradients, found = first_order(_gradients, *needed)
+        *gradients, found = first_order(_gradients, *given, log_sums, mean, *d_results)
         excess = found - d_log_sums
         gradients = [x - excess[..., None] * result for x, result in zip(gradients, results, strict=True)]
         if not (ctx.needs_input_grad[3] or ctx.needs_input_grad[4]):
             return *gradients, None, None
-        needed[6] = mean + excess
-        return *gradients, *first_order(_content_gradients, *needed)
+        return *gradients, *first_order(_content_gradients, *given, log_sums, mean + excess, *d_results)
 
 
 @torch.library.custom_op("perceiver::grid_attention", mutates_args=())
@@ -140,9 +138,9 @@ def _attend(
 @_attend.register_fake
 def _empty_results(queries: Tensor, rows: Tensor, columns: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
-        torch.empty_like(queries),
-        torch.empty_like(rows),
-        torch.empty_like(columns),
+        queries.new_empty(queries.shape),
+        rows.new_empty(rows.shape),
+        columns.new_empty(columns.shape),
         queries.new_empty(queries.shape[:2]),
     )
 
@@ -200,7 +198,7 @@ def _content_gradients(
 def _empty_content_gradients(
     queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor, *_: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(content), torch.empty_like(scale)
+    return content.new_empty(content.shape), scale.new_empty(scale.shape)
 
 
 @register_flop_formula(torch.ops.perceiver.grid_attention)
@@ -348,7 +346,7 @@ class Compiled:
 
     def run(self, function: str, given: list[Tensor], out: tuple[Tensor, ...]) -> None:
         """Call a function of the library: what it reads, what it writes, the sizes."""
-        given, written = list(given), list(out)
+        given, written = [x.contiguous() for x in given], list(out)
         if given[2].shape[-1] == 1:  # the inner loops run along columns: a single one changes places with the rows
             for tensors, place in ((given, 1), (given, 8), (written, 1)):
                 tensors[place : place + 2] = tensors[place : place + 2][::-1]

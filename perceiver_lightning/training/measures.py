@@ -107,5 +107,6 @@ def facts(task: Any, datamodule: Any) -> dict[str, Any]:
         found["commit"] = known
     found["parameters"] = sum(parameter.numel() for parameter in task.parameters())
     if hasattr(task, "perceiver") and hasattr(datamodule, "modalities"):
-        found["flops"] = forward_flops(task.perceiver, datamodule.modalities, getattr(datamodule, "elements", None))
+        elements, batch_size = getattr(datamodule, "elements", None), getattr(datamodule, "batch_size", 1)
+        found["flops"] = forward_flops(task.perceiver, datamodule.modalities, elements, batch_size=batch_size)
     return found
