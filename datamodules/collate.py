@@ -17,15 +17,16 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make one batch of the contract in `datamodules.base` from examples: batches without the B.
 
         inputs   {modality: {"content": (*grid, C) or (M, C), a tensor or an array; float64 becomes float32
-                             "positions": absent, a list of (I_a,) per axis, or (M, A),
+                             "positions": absent, a list of (I_a,) per axis, or (M, A); None if they are made
+                                          later, of the whole batch,
                              "mask": absent, or bool (*grid) or (M,)}}
         labels   an int or a (K,) tensor           optional, as are the next two
         example  an int
         name     a string
 
     Examples of different sizes are padded with zeros at the end of each axis and get a mask, and positions per axis
-    (B, I_a) that hold, for each example, exactly what it has alone (torch.linspace(-1, 1, its own size) if it brings
-    none). So a model that respects mask and positions gives a padded example the very output that it gives alone.
+    (B, I_a) that hold, for each example, exactly what it has alone (torch.linspace(-1, 1, its own size) if they are
+    absent). So a model that respects mask and positions gives a padded example the very output that it gives alone.
     Where all sizes agree there is neither mask nor positions, unless the examples bring them. An example without a
     modality that another one has gets a mask row of False.
 
@@ -94,6 +95,7 @@ def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, A
 
     contents = [part["content"] for part in parts_B]
     positions: list[Any] = [part.get("positions") for part in parts_B]
+    are_made_later = all(part.get("positions", False) is None for part in parts if part is not None)
     masks = [part.get("mask") for part in parts_B]
     if len({(content.ndim, content.shape[-1]) for content in contents}) > 1:
         shapes = sorted({tuple(content.shape) for content in contents})
@@ -106,15 +108,14 @@ def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, A
     batch: dict[str, Any] = {"content": torch.stack(contents) if agree else _pad(contents, len(grid))}
     if isinstance(positions[0], Tensor):
         batch["positions"] = torch.stack(positions) if agree else _pad(positions, 1)
-    elif not agree or any(p is not None for p in positions):
+    elif not are_made_later and (not agree or any(p is not None for p in positions)):
         tables = [_even_grid(size) if p is None else p for p, size in zip(positions, sizes, strict=True)]
         batch["positions"] = [_pad(table_per_example, 1) for table_per_example in zip(*tables, strict=True)]
     if not agree or any(mask is not None for mask in masks):
-        there = [
-            torch.ones(size, dtype=torch.bool) if mask is None else mask
-            for mask, size in zip(masks, sizes, strict=True)
-        ]
-        batch["mask"] = _pad(there, len(grid))
+        batch["mask"] = _own_places(sizes)
+        for there, size, mask in zip(batch["mask"], sizes, masks, strict=True):
+            if mask is not None:
+                there[tuple(map(slice, size))] = mask
     return batch
 
 
@@ -129,6 +130,16 @@ def _content(name: str, part: dict[str, Any]) -> Tensor:
 
 def _even_grid(sizes: tuple[int, ...]) -> list[Tensor]:
     return [torch.linspace(-1, 1, size) for size in sizes]
+
+
+def _own_places(sizes: Sequence[tuple[int, ...]]) -> Tensor:
+    """The mask (B, *grid) of what examples of these sizes have of the largest size along each axis."""
+    axes = range(len(sizes[0]))
+    mask = torch.ones(len(sizes), *[1] * len(axes), dtype=torch.bool)
+    for axis, own in enumerate(zip(*sizes, strict=True)):
+        there = torch.arange(max(own)) < torch.tensor(own)[:, None]
+        mask = mask & there.view(-1, *[there.shape[1] if other == axis else 1 for other in axes])
+    return mask
 
 
 def _pad(tensors: Sequence[Tensor], axes: int) -> Tensor:

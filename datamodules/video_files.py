@@ -279,7 +279,8 @@ class VideoSet(FileSet):
         for name, array in whole.items():
             clips = [self.tracks[name].cut(array, start, shift) for start in starts]
             if any(map(len, clips)):
-                inputs[name] = _stacked(clips) if len(clips) > 1 else {"content": torch.from_numpy(clips[0])}
+                part = _stacked(clips) if len(clips) > 1 else {"content": torch.from_numpy(clips[0])}
+                inputs[name] = {**part, "positions": None}
         example = self.example(row, inputs)
         if self.num_classes is not None and "labels" in example:
             labels = torch.zeros(self.num_classes)

@@ -40,6 +40,15 @@ def test_noise_has_the_ratio_asked_for_within_a_clips_own_length():
     assert noise(torch.zeros(2, 10, 1), [0, 10], torch.tensor([10, 10])).eq(0).all()
 
 
+def test_noise_is_white_and_that_of_each_clip_and_batch_another():
+    torch.manual_seed(0)
+    sound = torch.ones(12, 4000, 2)  # more clips than eighths
+    both = torch.cat([noise(sound, [0, 0], torch.full((12,), 4000)) - sound for _ in range(2)])
+    rows = both.transpose(1, 2).flatten(0, 1)  # clips and channels
+    assert (torch.corrcoef(rows) - torch.eye(48)).abs().max() < 0.1
+    assert torch.corrcoef(torch.stack([rows[0].roll(shift) for shift in range(20)]))[0, 1:].abs().max() < 0.1
+
+
 @pytest.mark.parametrize("soft", [True, False])
 def test_mix_adds_the_clip_before(soft):
     torch.manual_seed(0)

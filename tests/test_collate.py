@@ -54,6 +54,12 @@ def test_positions_that_examples_bring_are_kept():
     assert torch.equal(alike["positions"][0], torch.stack([own[0], torch.linspace(-1, 1, 3)]))
 
 
+def test_positions_that_are_made_later_are_not_made_here():
+    batch = collate([example(3, 2, 1, positions=None), example(2, 2, 1, positions=None)])["inputs"]["x"]
+    assert set(batch) == {"content", "mask"}
+    assert batch["mask"].tolist() == [[[True] * 2] * 3, [[True] * 2] * 2 + [[False] * 2]]
+
+
 def test_coordinates_and_masks_are_padded():
     points, mask = [torch.rand(4, 3), torch.rand(2, 3)], torch.tensor([True, False, True, True])
     batch = collate([example(4, 0, positions=points[0], mask=mask), example(2, 0, positions=points[1])])["inputs"]["x"]
