@@ -14,20 +14,26 @@ from torch import Tensor
 from datamodules.base import FARTHEST_POSITION
 
 AXES = "xyz"
+FLATTEST = 1e-3  # share of the longest side of a box that the others have at least: they are divided by
 
 
-def normalise(positions: Tensor, into: Literal["ball", "cube"]) -> Tensor:
-    """A cloud (M, 3) with its mean at zero, scaled until its farthest point is on the unit sphere or the unit cube.
+Into = Literal["ball", "cube", "box"]
 
-    The cube reaches from -1 to 1 along each axis. Points that all fall together come to lie at zero.
+
+def frame(positions: Tensor, into: Into) -> tuple[Tensor, Tensor]:
+    """Where the zero of a cloud (M, 3) is to be, (3,), and how far it reaches from there, (1,) or along each axis (3,).
+
+    Less the first and over the second, it is normalised into the unit ball, or into the cube from -1 to 1, with its
+    mean at zero and its farthest point on the surface; or into its own box, which becomes that cube, each side by
+    itself. Points that all fall together reach 0; a box that is flat, `FLATTEST` of its longest side.
     """
-    positions = positions - positions.mean(0)
-    return positions / reach(positions, into).clamp(min=torch.finfo(positions.dtype).tiny)
-
-
-def reach(positions: Tensor, into: Literal["ball", "cube"]) -> Tensor:
-    """How far a cloud (M, 3) reaches from zero: to the smallest such ball or cube around it."""
-    return (positions.norm(dim=1) if into == "ball" else positions.abs()).max()
+    if into == "box":
+        low, high = positions.amin(0), positions.amax(0)
+        reach = (high - low) / 2
+        return (high + low) / 2, reach.clamp(min=FLATTEST * reach.max().item())
+    zero = positions.mean(0)
+    positions = positions - zero
+    return zero, (positions.norm(dim=1) if into == "ball" else positions.abs()).max()[None]
 
 
 def surface_shape(positions: Tensor, neighbours: int, up: int) -> Tensor:
@@ -82,9 +88,16 @@ def scale_points(positions_BMA: Tensor, low: float, high: float) -> Tensor:
     return positions_BMA * (low + (high - low) * torch.rand_like(positions_BMA[..., :1]))
 
 
-def stretch(positions_BMA: Tensor, low: float, high: float) -> Tensor:
-    """Multiply each cloud along each axis by a number of its own between `low` and `high`."""
-    return positions_BMA * (low + (high - low) * torch.rand_like(positions_BMA[:, :1]))
+def random_stretch(batch: int, low: float, high: float, device: torch.device) -> Tensor:
+    """Factors (B, 1, 3), one for each cloud and axis, by which to stretch it."""
+    return low + (high - low) * torch.rand(batch, 1, 3, device=device)
+
+
+def random_mirrors(batch: int, up: int, device: torch.device) -> Tensor:
+    """Factors (B, 1, 3) that mirror half of the clouds along each level axis, and none along the axis `up`."""
+    factors_B1A = torch.randint(0, 2, (batch, 1, 3), device=device) * 2.0 - 1
+    factors_B1A[..., up] = 1
+    return factors_B1A
 
 
 def jitter(positions_BMA: Tensor, std: float) -> Tensor:

@@ -14,16 +14,17 @@ from datamodules.cache import Arrays, cached
 from datamodules.file_base import Files, FileSet
 from datamodules.point_augment import (
     AXES,
+    Into,
     choose,
     drop_points,
+    frame,
     jitter,
-    normalise,
     random_angles,
-    reach,
+    random_mirrors,
+    random_stretch,
     rotate,
     scale_points,
     shrink_to_fit,
-    stretch,
     surface_shape,
 )
 from datamodules.point_files import NORMALS, POINT_EXTENSIONS, read_points
@@ -50,7 +51,7 @@ class PointSet(FileSet):
         self,
         split: Split,
         reading: dict[str, Any],
-        into: Literal["ball", "cube"] | None,
+        into: Into | None,
         derived: dict[str, Any],
         num_points: int | None,
         seed: int | None,
@@ -103,18 +104,21 @@ class PointSet(FileSet):
         bad = int((~points.isfinite().all(1)).sum())
         require(bad == 0, where, "finite values", f"NaN or infinity in {bad} of {len(points)} points")
         positions, features = points[:, :3], points[:, 3:]
+        zero, reach = torch.zeros(3), torch.ones(1)
         if self.into is None:
             farthest = positions.abs().max().item()
             expected = "positions in [-1, 1], as normalise is null"
             require(farthest <= FARTHEST_POSITION, where, expected, f"{farthest:g}")
         else:
-            size = reach(positions - positions.mean(0), self.into)
-            positions = normalise(positions, self.into)
+            zero, reach = frame(positions, self.into)
+        positions = positions - zero
         if self.derived["log_size"] is not None:
-            require(bool(size > 0), where, "a cloud with a size, as log_size is given", "points that all fall together")
+            together = "points that all fall together"
+            require(bool((reach > 0).all()), where, "a cloud with a size, as log_size is given", together)
             mean, std = self.derived["log_size"]
-            features = torch.cat([features, ((size.log() - mean) / std).expand(len(positions), 1)], 1)
+            features = torch.cat([features, ((reach.log() - mean) / std).expand(len(positions), -1)], 1)
         shapes = [surface_shape(positions, count, self.derived["up"]) for count in self.derived["neighbours"]]
+        positions = positions / reach.clamp(min=torch.finfo(reach.dtype).tiny)
         return torch.cat([positions, features, *shapes], 1).numpy()
 
 
@@ -133,7 +137,8 @@ class Points(Files, ABC):
         feature_mean: what is taken off each feature; one number or one per feature.
         feature_std: what each feature is then divided by; one number or one per feature.
         log_size: [mean, standard deviation] of the logarithm of how far clouds reach before they are normalised: with
-            these taken out, it is a feature of all points of a cloud. Null where size means nothing.
+            these taken out, it is a feature of all points of a cloud, or three of "box", one an axis. Null where size
+            means nothing.
         neighbours: numbers of nearest points: for each, the shape of the surface that they make around a point is four
             features of it (`surface_shape`), worked out of all points as they are read.
         num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
@@ -144,13 +149,17 @@ class Points(Files, ABC):
             `eval_points` if not given, or 2048 where `num_points` is null.
         sample_seed: the seed of both draws.
         normalise: "cube" or "ball": the mean of a cloud is moved to zero, and its farthest point scaled to lie on the
-            cube from -1 to 1 or on the unit sphere. Null leaves positions alone, which must lie in [-1, 1] then.
+            cube from -1 to 1 or on the unit sphere. "box": the middle of its bounding box is moved to zero, and each
+            side brought to reach from -1 to 1, so that what is flat shows its relief, too; `log_size` then tells its
+            three lengths. Null leaves positions alone, which must lie in [-1, 1] then.
         resolution: twice the highest frequency of the Fourier bands, along each axis; 2240, the paper's 1120, unless
             given.
         up: the axis that points up.
         rotate: in training, turn each cloud (and its normals) about the axis up by up to so many degrees either way;
             180 for any angle.
-        stretch: in training, [least, greatest] of a random factor for each cloud and axis.
+        mirror: in training, mirror each cloud (and its normals) along each level axis, or not, by chance.
+        stretch: in training, [least, greatest] of a random factor for each cloud and axis. Where `normalise` is "box"
+            its lengths change, as `log_size` tells them, while positions are shares of them.
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
         jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
         drop_points: in training, the greatest share of a cloud's points to leave out; each cloud gets its own share.
@@ -179,10 +188,11 @@ class Points(Files, ABC):
         eval_points: int | None = None,
         mesh_samples: int | None = None,
         sample_seed: int = 0,
-        normalise: Literal["ball", "cube"] | None = "cube",
+        normalise: Into | None = "cube",
         resolution: int = 2240,
         up: Literal["x", "y", "z"] = "z",
         rotate: float = 0.0,
+        mirror: bool = False,
         stretch: list[float] | None = None,
         scale_points: list[float] | None = None,
         jitter: float = 0.0,
@@ -212,14 +222,19 @@ class Points(Files, ABC):
             is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
             require(is_range, key, "null, or [least, greatest] above 0", scale)
 
+        if normalise == "box":
+            require(rotate == 0, "rotate", "0, as normalise is box", rotate)
+            seen = stretch is None or log_size is not None
+            require(seen, "stretch", "null, as normalise is box and log_size null", stretch)
         if log_size is not None:
             is_scale = len(log_size) == 2 and log_size[1] > 0
             require(is_scale, "log_size", "null, or [mean, standard deviation above 0]", log_size)
-            require(normalise is not None, "normalise", "ball or cube, as log_size is given", "null")
+            require(normalise is not None, "normalise", "ball, cube or box, as log_size is given", "null")
         neighbours = neighbours or []
         require(min(neighbours, default=3) >= 3, "neighbours", "numbers of at least 3 points", neighbours)
 
-        channels = len(features) + (log_size is not None) + 4 * len(neighbours)
+        sizes = 0 if log_size is None else 3 if normalise == "box" else 1
+        channels = len(features) + sizes + 4 * len(neighbours)
         modalities = {"points": {"channels": channels, "resolution": [resolution] * 3}}
         super().__init__(
             POINTS,
@@ -240,10 +255,12 @@ class Points(Files, ABC):
         self.num_points = num_points
         self.eval_points = eval_points or num_points
         self.sample_seed = sample_seed
-        self.normalise: Literal["ball", "cube"] | None = normalise
+        self.normalise: Into | None = normalise
         self.up = AXES.index(up)
+        self.log_size_std = 1.0 if log_size is None else log_size[1]
         self.derived = {"log_size": log_size, "neighbours": neighbours, "up": self.up}
         self.rotate = rotate
+        self.mirror = mirror
         self.stretch = stretch
         self.scale_points = scale_points
         self.jitter = jitter
@@ -269,15 +286,26 @@ class Points(Files, ABC):
         return {**batch, "inputs": {"points": points}}
 
     def _augment(self, content: Tensor, positions: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        content = content.clone()
+        normals = [self.features.index(name) for name in NORMALS] if set(NORMALS) <= set(self.features) else []
         if self.rotate:
             angle = random_angles(len(positions), self.rotate, positions.device)
             positions = rotate(positions, angle, self.up)
-            if set(NORMALS) <= set(self.features):
-                columns = [self.features.index(name) for name in NORMALS]
-                content = content.clone()
-                content[..., columns] = rotate(content[..., columns], angle, self.up)
+            if normals:
+                content[..., normals] = rotate(content[..., normals], angle, self.up)
+        if self.mirror:
+            factors = random_mirrors(len(positions), self.up, positions.device)
+            positions = positions * factors
+            if normals:
+                content[..., normals] *= factors
         if self.stretch:
-            positions = stretch(positions, *self.stretch)
+            low, high = self.stretch
+            factors = random_stretch(len(positions), low, high, positions.device)
+            if self.normalise == "box":
+                lengths = slice(len(self.features), len(self.features) + 3)
+                content[..., lengths] += factors.log() / self.log_size_std
+            else:
+                positions = positions * factors
         if self.scale_points:
             positions = scale_points(positions, *self.scale_points)
         if self.jitter:

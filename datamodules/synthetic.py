@@ -5,7 +5,7 @@ are two modalities, each says only half. Train, validation and test are drawn fr
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from datamodules.cache import Arrays
 from datamodules.generate import SHAPES, SOLIDS, TONES, WAYS, draw_films, draw_shapes, draw_solids, draw_tones
 from datamodules.image_base import Images
 from datamodules.image_sets import IMAGES, ImageSet
+from datamodules.point_augment import Into
 from datamodules.point_base import Points
 from datamodules.points import ARRAYS
 from datamodules.splits import Kind, Split
@@ -153,7 +154,7 @@ class Solids(Points):
         seed: int = 0,
         sizes: tuple[int, int, int] = SIZES,
         num_points: int = 256,
-        normalise: Literal["ball", "cube"] | None = None,
+        normalise: Into | None = None,
         resolution: int = 16,
         **options: Any,
     ) -> None:

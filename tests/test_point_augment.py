@@ -20,19 +20,43 @@ def seed():
 @given(seed=st.integers(0, 99), count=st.integers(2, 50), size=st.floats(1e-3, 1e3), far=st.floats(-1e2, 1e2))
 def test_a_cloud_is_centred_and_touches_the_ball_or_cube(seed, count, size, far):
     cloud = size * (torch.randn(count, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + far)
-    ball, cube = (point_augment.normalise(cloud, into) for into in ("ball", "cube"))
-    for normalised in (ball, cube):
-        torch.testing.assert_close(normalised.mean(0), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
+    ball, cube = (normalised(cloud, into) for into in ("ball", "cube"))
+    for inside in (ball, cube):
+        torch.testing.assert_close(inside.mean(0), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
         # Nothing but a shift and one factor: distances keep their proportions.
-        ratio = torch.pdist(normalised) / torch.pdist(cloud)
+        ratio = torch.pdist(inside) / torch.pdist(cloud)
         torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-6, atol=0)
     assert ball.norm(dim=1).max().item() == pytest.approx(1)
     assert cube.abs().max().item() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("into", ["ball", "cube"])
-def test_a_cloud_of_one_place_comes_to_lie_at_zero(into):
-    assert point_augment.normalise(torch.full((5, 3), 7.0), into).eq(0).all()
+@given(seed=st.integers(0, 99), count=st.integers(2, 50), far=st.floats(-1e2, 1e2))
+def test_the_box_of_a_cloud_becomes_the_cube(seed, count, far):
+    generator = torch.Generator().manual_seed(seed)
+    sides = 10 ** torch.rand(3, generator=generator, dtype=torch.float64)
+    cloud = sides * (torch.rand(count, 3, generator=generator, dtype=torch.float64) + far)
+    box, (_, reach) = normalised(cloud, "box"), point_augment.frame(cloud, "box")
+    torch.testing.assert_close(box.amax(0), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(box.amin(0), -torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(2 * reach, cloud.amax(0) - cloud.amin(0))
+    # Along each axis nothing but a shift and a factor.
+    torch.testing.assert_close(box[:, None] - box, (cloud[:, None] - cloud) / reach)
+
+
+def test_a_box_that_is_flat_is_a_thousandth_high():
+    zero, reach = point_augment.frame(torch.tensor([[0.0, -1.0, 2.0], [8.0, 1.0, 2.0]]), "box")
+    assert zero.tolist() == [4, 0, 2] and reach.tolist() == pytest.approx([4, 1, 0.004])
+
+
+@pytest.mark.parametrize("into", ["ball", "cube", "box"])
+def test_a_cloud_of_one_place_reaches_nowhere(into):
+    zero, reach = point_augment.frame(torch.full((5, 3), 7.0), into)
+    assert zero.tolist() == [7, 7, 7] and reach.eq(0).all()
+
+
+def normalised(cloud: torch.Tensor, into: point_augment.Into) -> torch.Tensor:
+    zero, reach = point_augment.frame(cloud, into)
+    return (cloud - zero) / reach
 
 
 def test_points_are_chosen_without_repeats_anew_or_by_seed():
@@ -69,9 +93,17 @@ def test_each_point_is_scaled_by_its_own_number():
 
 
 def test_each_cloud_is_stretched_along_each_axis():
-    factors = point_augment.stretch(torch.ones(500, 7, 3), 0.8, 1.25)
-    assert torch.equal(factors, factors[:, :1].expand_as(factors))
-    assert len(factors[:, 0].unique()) > 1400 and 0.8 <= factors.min() < 0.81 and 1.24 < factors.max() <= 1.25
+    factors = point_augment.random_stretch(500, 0.8, 1.25, torch.device("cpu"))
+    assert factors.shape == (500, 1, 3) and len(factors.unique()) > 1400
+    assert 0.8 <= factors.min() < 0.81 and 1.24 < factors.max() <= 1.25
+
+
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_half_of_the_clouds_are_mirrored_along_each_level_axis(up):
+    factors = point_augment.random_mirrors(4000, up, torch.device("cpu"))
+    assert factors.shape == (4000, 1, 3) and factors.abs().eq(1).all() and factors[..., up].eq(1).all()
+    first, second = (factors[:, 0, axis] for axis in range(3) if axis != up)
+    assert max(first.mean().abs(), second.mean().abs(), (first * second).mean().abs()) < 0.07
 
 
 def test_noise_is_cut():

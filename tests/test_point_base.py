@@ -140,19 +140,36 @@ def test_each_augmentation_is_done_when_asked_for(folder, key, value):
     torch.testing.assert_close(points_of(clouds(folder), "test", True), points_of(clouds(folder), "test"))
 
 
+@pytest.mark.parametrize("options", [{"rotate": 180}, {"mirror": True}])
 @pytest.mark.parametrize("up, axis", [("z", 2), ("y", 1)])
-def test_rotation_keeps_heights_and_normals_on_their_faces(tmp_path, up, axis):
+def test_rotation_and_mirrors_keep_heights_and_normals_on_their_faces(tmp_path, up, axis, options):
     for name in ("a", "b"):
         write_boxes(tmp_path / "test" / name, 3, (1, 1, 2), "stl")
         write_boxes(tmp_path / "train" / name, 3, (1, 1, 2), "stl")
-    data = clouds(tmp_path, features=["nx", "ny", "nz"], num_points=300, rotate=180, normalise="ball", up=up)
+    data = clouds(tmp_path, features=["nx", "ny", "nz"], num_points=300, normalise="ball", up=up, **options)
     before, after = points_of(data, "test"), points_of(data, "test", training=True)
     for key in ("content", "positions"):
         assert torch.equal(before[key][..., axis], after[key][..., axis])
         assert (before[key] - after[key]).abs().max() > 0.1
-    # The height of a point over its face, which no rotation changes.
+    # The height of a point over its face, which neither changes.
     before, after = ((points["content"] * points["positions"]).sum(-1) for points in (before, after))
     torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
+
+
+def test_a_box_tells_its_lengths_and_stretching_changes_them_alone(tmp_path):
+    for split in ("train", "test"):
+        write_boxes(tmp_path / split / "a", 3, (1, 2, 4), "stl")
+    options = {"features": [], "num_points": 300, "normalise": "box", "log_size": [0.5, 2.0], "neighbours": [8]}
+    data = clouds(tmp_path, stretch=[0.5, 2.0], **options)
+    assert data.modalities["points"]["channels"] == 7
+    before, after = points_of(data, "test"), points_of(data, "test", training=True)
+    assert torch.equal(before["positions"], after["positions"]) and before["positions"].abs().max() == 1
+    lengths = (before["content"][..., :3] * 2 + 0.5).exp()
+    ratio = lengths / lengths[..., :1]
+    torch.testing.assert_close(ratio, torch.tensor([1.0, 2.0, 4.0]).expand_as(ratio), atol=0.1, rtol=0)
+    change = (2 * (after["content"] - before["content"])).exp()
+    assert torch.equal(change, change[:, :1].expand_as(change)) and change[..., 3:].eq(1).all()
+    assert len(change[:, 0, :3].unique()) == 9 and change.min() > 0.499 and change.max() < 2.001
 
 
 def test_a_cube_that_is_rotated_stays_within_what_positions_may_be(tmp_path):
@@ -234,7 +251,12 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
         ({"stretch": [2, 1]}, r"stretch: expected null, or \[least, greatest\] above 0, found \[2, 1\]"),
         ({"scale_points": [0, 1]}, "scale_points: expected null, or .* above 0"),
         ({"log_size": [0, 0]}, r"log_size: expected null, or \[mean, standard deviation above 0\], found \[0, 0\]"),
-        ({"log_size": [0, 1], "normalise": None}, "normalise: expected ball or cube, as log_size is given, found null"),
+        (
+            {"log_size": [0, 1], "normalise": None},
+            "normalise: expected ball, cube or box, as log_size is given, found null",
+        ),
+        ({"normalise": "box", "rotate": 9}, "rotate: expected 0, as normalise is box, found 9"),
+        ({"normalise": "box", "stretch": [1, 2]}, r"stretch: expected null, as .* log_size null, found \[1, 2\]"),
         ({"neighbours": [2]}, r"neighbours: expected numbers of at least 3 points, found \[2\]"),
         ({"resolution": 0}, r"modalities\['points'\]\['resolution'\]: expected"),
     ],
