@@ -112,6 +112,35 @@ def drop_points(mask_BM: Tensor, greatest: float) -> Tensor:
     return torch.where(kept_BM.any(1, keepdim=True), kept_BM, mask_BM)
 
 
+def cutmix(
+    points: dict[str, Tensor], labels_B: Tensor, num_classes: int, alpha: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """CutMix of clouds: each point stays, by chance, or gives way to the one in its place of the cloud before.
+
+    The chance is one for the batch, drawn from Beta(alpha, alpha). Labels become (B, K), by the shares of the points
+    that are there.
+
+    Args:
+        points: content (B, M, C), positions (B, M, 3), and a mask (B, M) if there is one.
+        labels_B: integers below `num_classes`.
+        num_classes: K.
+        alpha: above 0.
+
+    Source: PointCutMix-R (Zhang et al. 2021, https://arxiv.org/abs/2101.01461, section 3.2)
+    """
+    there_BM = points.get("mask", torch.ones_like(points["positions"][..., 0], dtype=torch.bool))
+    stays_BM = torch.rand(there_BM.shape, device=there_BM.device) < torch.distributions.Beta(alpha, alpha).sample()
+    stays_BM |= ~torch.where(stays_BM, there_BM, there_BM.roll(1, 0)).any(1, keepdim=True)  # never nothing at all
+    points = {
+        key: torch.where(stays_BM.view(*stays_BM.shape, *[1] * (x.ndim - 2)), x, x.roll(1, 0))
+        for key, x in points.items()
+    }
+    own_B, other_B = (stays_BM & there_BM).sum(1), (~stays_BM & there_BM.roll(1, 0)).sum(1)
+    share_B1 = (own_B / (own_B + other_B))[:, None]
+    labels_BK = F.one_hot(labels_B, num_classes).to(share_B1.dtype)
+    return points, labels_BK.roll(1, 0).lerp(labels_BK, share_B1)
+
+
 def shrink_to_fit(positions_BMA: Tensor) -> Tensor:
     """Shrink each cloud that stands out of what positions may be, as a whole, until it fits; the others stay."""
     most_B11 = positions_BMA.abs().amax((1, 2), keepdim=True)

@@ -16,6 +16,7 @@ from datamodules.point_augment import (
     AXES,
     Into,
     choose,
+    cutmix,
     drop_points,
     frame,
     jitter,
@@ -163,6 +164,7 @@ class Points(Files, ABC):
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
         jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
         drop_points: in training, the greatest share of a cloud's points to leave out; each cloud gets its own share.
+        cutmix: in training, alpha of CutMix of the points of two clouds; 0 for none. Makes labels soft.
         batch_size: clouds in a batch, on each device.
         num_workers: processes that read ahead; 0 is right for cached clouds, else about one per core.
         cache: keep clouds as they are read, normalised, with all their points: "memory"; or "disk", memory-mapped,
@@ -197,6 +199,7 @@ class Points(Files, ABC):
         scale_points: list[float] | None = None,
         jitter: float = 0.0,
         drop_points: float = 0.0,
+        cutmix: float = 0.0,
         batch_size: int = 64,
         num_workers: int = 0,
         cache: Literal["memory", "disk"] | None = None,
@@ -216,7 +219,8 @@ class Points(Files, ABC):
         for key, count in (("num_points", num_points), ("eval_points", eval_points)):
             require(samples >= (count or 1), "mesh_samples", f"null, or at least {count} ({key})", samples)
         require(0 <= rotate <= 180, "rotate", "degrees from 0 to 180", rotate)
-        require(jitter >= 0, "jitter", "a number of at least 0", jitter)
+        for key, amount in (("jitter", jitter), ("cutmix", cutmix)):
+            require(amount >= 0, key, "a number of at least 0", amount)
         require(0 <= drop_points < 1, "drop_points", "a share from 0 to below 1", drop_points)
         for key, scale in (("stretch", stretch), ("scale_points", scale_points)):
             is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
@@ -265,6 +269,7 @@ class Points(Files, ABC):
         self.scale_points = scale_points
         self.jitter = jitter
         self.drop_points = drop_points
+        self.cutmix = cutmix
         self.cache_dir = None if cache != "disk" else Path(cache_dir) if cache_dir else located(None) / "cache"
 
     def make_set(self, split: Split, training: bool) -> PointSet:
@@ -274,16 +279,18 @@ class Points(Files, ABC):
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """Augment a batch if training, and normalise its features. See `Files.finish`."""
-        points = dict(batch["inputs"]["points"])
+        points, rest = dict(batch["inputs"]["points"]), {key: batch[key] for key in batch if key != "inputs"}
         if training:
             points = self._augment(**points)
         if self.features:
             mean, std = (points["content"].new_tensor(values) for values in (self.feature_mean, self.feature_std))
             given, derived = points["content"].tensor_split([len(self.features)], -1)
             points["content"] = torch.cat([(given - mean) / std, derived], -1)
+        if training and self.cutmix:
+            points, rest["labels"] = cutmix(points, rest["labels"], self.num_classes, self.cutmix)
         if "mask" in points:
             points["content"] = points["content"] * points["mask"][..., None]
-        return {**batch, "inputs": {"points": points}}
+        return {"inputs": {"points": points}, **rest}
 
     def _augment(self, content: Tensor, positions: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         content = content.clone()

@@ -122,6 +122,33 @@ def test_each_cloud_loses_its_own_share_and_never_all():
     assert point_augment.drop_points(torch.ones(2000, 1, dtype=torch.bool), 0.999).all()
 
 
+@given(seed=st.integers(0, 999), points=st.integers(1, 40), alpha=st.sampled_from([0.05, 1.0]), masked=st.booleans())
+def test_cutmix_takes_each_point_from_one_of_two_clouds_and_the_label_by_their_shares(seed, points, alpha, masked):
+    torch.manual_seed(seed)
+    rows = torch.arange(5.0)[:, None, None].expand(5, points, 1)
+    clouds = {"content": rows, "positions": torch.rand(5, points, 3)}
+    if masked:
+        clouds["mask"] = torch.rand(5, points) < 0.5
+        clouds["mask"][:, 0] = True
+    mixed, labels = point_augment.cutmix(clouds, torch.arange(5), 5, alpha)
+    there = mixed.get("mask", torch.ones(5, points, dtype=torch.bool))
+    assert mixed.keys() == clouds.keys() and there.any(1).all()
+    for row in range(5):
+        origin = mixed["content"][row, :, 0].long()
+        assert set(origin.tolist()) <= {row, (row - 1) % 5}
+        for key in clouds:
+            assert torch.equal(mixed[key][row], clouds[key][origin, torch.arange(points)])
+        shares = origin[there[row]].bincount(minlength=5) / there[row].sum()
+        torch.testing.assert_close(labels[row], shares)
+
+
+def test_cutmix_draws_all_shares():
+    clouds = {"content": torch.zeros(2, 500, 0), "positions": torch.zeros(2, 500, 3)}
+    kept = torch.stack([point_augment.cutmix(clouds, torch.arange(2), 2, 1.0)[1][0, 0] for _ in range(500)])
+    quarters = kept.histc(4, 0, 1)
+    assert quarters.min() > 90  # evenly, as Beta(1, 1) is
+
+
 def test_a_cloud_that_stands_out_is_shrunk_as_a_whole():
     clouds = torch.tensor([[[2.0, 0.0, 0.0], [1.0, -1.0, 0.5]], [[1.01, 0.0, 0.0], [0.0, 0.0, 0.0]]])
     shrunk = point_augment.shrink_to_fit(clouds)

@@ -156,6 +156,19 @@ def test_rotation_and_mirrors_keep_heights_and_normals_on_their_faces(tmp_path, 
     torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
 
 
+def test_cutmix_makes_labels_soft_in_training_alone(folder):
+    data = clouds(folder, cutmix=1.0)
+    assert batch_of(data, "test")["labels"].ndim == 1
+    batch = data.finish(batch_of(data, "test"), training=True)
+    check_batch(batch, data.modalities, data.num_classes)
+    points, labels = batch["inputs"]["points"], batch["labels"]
+    assert labels.shape == (8, 2) and labels.sum(1).allclose(torch.ones(8))
+    for row in range(8):  # the feature is the number of the row that a point is from
+        rows = points["content"][row, points["mask"][row], 0]
+        assert set(rows.tolist()) <= {row, (row - 1) % 8}
+        torch.testing.assert_close(labels[row, 0], (rows < 4).float().mean())
+
+
 def test_a_box_tells_its_lengths_and_stretching_changes_them_alone(tmp_path):
     for split in ("train", "test"):
         write_boxes(tmp_path / split / "a", 3, (1, 2, 4), "stl")
@@ -255,6 +268,7 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
             {"log_size": [0, 1], "normalise": None},
             "normalise: expected ball, cube or box, as log_size is given, found null",
         ),
+        ({"cutmix": -1}, "cutmix: expected a number of at least 0, found -1"),
         ({"normalise": "box", "rotate": 9}, "rotate: expected 0, as normalise is box, found 9"),
         ({"normalise": "box", "stretch": [1, 2]}, r"stretch: expected null, as .* log_size null, found \[1, 2\]"),
         ({"neighbours": [2]}, r"neighbours: expected numbers of at least 3 points, found \[2\]"),
