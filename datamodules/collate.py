@@ -114,8 +114,12 @@ def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, A
     if not agree or any(mask is not None for mask in masks):
         batch["mask"] = _own_places(sizes)
         for there, size, mask in zip(batch["mask"], sizes, masks, strict=True):
-            if mask is not None:
-                there[tuple(map(slice, size))] = mask
+            if mask is None:
+                continue
+            if mask.dtype != torch.bool or tuple(mask.shape) != size:
+                found = f"{mask.dtype} {tuple(mask.shape)}"
+                raise InputError(f"inputs[{name!r}]['mask']: expected a bool tensor of shape {size}, found {found}")
+            there[tuple(map(slice, size))] = mask
     return batch
 
 

@@ -69,6 +69,12 @@ def test_coordinates_and_masks_are_padded():
     assert batch["mask"].tolist() == [mask.tolist(), [True, True, False, False]]
 
 
+@pytest.mark.parametrize("mask", [torch.zeros(4, 3), torch.ones(3, dtype=torch.bool), torch.ones(2, 3).bool()])
+def test_a_mask_of_another_type_or_shape_is_refused(mask):
+    with pytest.raises(InputError, match=r"inputs\['x'\]\['mask'\]: expected a bool tensor of shape \(4, 3\), found"):
+        collate([example(4, 3, 1, mask=mask), example(2, 3, 1)])
+
+
 @pytest.mark.parametrize("positions", [{}, {"positions": torch.zeros(4, 3)}])
 def test_a_modality_that_an_example_lacks_is_masked(positions):
     full = {"x": {"content": torch.ones(4, 2), **positions}, "y": {"content": torch.ones(1, 1)}}
