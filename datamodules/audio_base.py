@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import SpecAugment
 
-from datamodules.audio_batch import LogMel, equalise, gain, mix, noise, normalise, own_places, patches
+from datamodules.audio_batch import LogMel, equalise, gain, mix, noise, normalise, patches
 from datamodules.audio_files import CLIPS, FULL_SCALE, ClipSet
 from datamodules.base import require
 from datamodules.cache import cache_folder
-from datamodules.collate import rows_of_clips
+from datamodules.collate import own_places, rows_of_clips
 from datamodules.file_base import Files
 from datamodules.splits import Split
 

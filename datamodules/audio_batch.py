@@ -17,11 +17,6 @@ from torchaudio.transforms import MelScale, Spectrogram
 from perceiver_lightning.errors import InputError
 
 
-def own_places(length: Tensor, size: int) -> Tensor:
-    """The mask (B, size) of an axis of which each example has its own length."""
-    return torch.arange(size, device=length.device) < length[:, None]
-
-
 def gain(sound: Tensor, decibels: float) -> Tensor:
     """Make each clip of a batch (B, T, C) louder or softer by up to so many decibels."""
     change = (2 * torch.rand(len(sound), 1, 1, device=sound.device) - 1) * decibels
@@ -31,8 +26,8 @@ def gain(sound: Tensor, decibels: float) -> Tensor:
 def noise(sound: Tensor, ratio: Sequence[float], length: Tensor) -> Tensor:
     """Add white noise to each clip of a batch (B, T, C), softer than it by decibels drawn from `ratio`, [low, high].
 
-    A silent clip stays silent. Clips have the same noise, each by an eighth of its length later than the one before: to
-    draw normal numbers for every clip takes a CPU as long as a spectrogram.
+    A silent clip stays silent. The batch has one noise, which each clip hears from an eighth of T later than the clip
+    before, so none has another's at the same place: drawing it for each takes a CPU as long as a spectrogram.
     """
     drawn = ratio[0] + (ratio[1] - ratio[0]) * torch.rand(len(sound), 1, 1, device=sound.device)
     values = (length * sound.shape[2]).view(-1, 1, 1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 
 from datamodules.cache import Arrays, cached
+from datamodules.collate import LATER
 from datamodules.file_base import FileSet
 from datamodules.splits import Kind, Split
 from perceiver_lightning.errors import InputError
@@ -141,7 +142,7 @@ class ClipSet(FileSet):
         if factor != 1.0:
             clips = faster(clips[0], factor)[None, : self.length]
         content = torch.from_numpy(clips if len(clips) > 1 else clips[0])
-        example = self.example(row, {"audio": {"content": content, "positions": None}})
+        example = self.example(row, {"audio": {"content": content, "positions": LATER}})
         if self.num_classes is not None and "labels" in example:
             labels = torch.zeros(self.num_classes)
             labels[list(example["labels"])] = 1

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from perceiver_lightning.errors import InputError
 
+LATER = "later"
+
 
 def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make one batch of the contract in `datamodules.base` from examples: batches without the B.
 
         inputs   {modality: {"content": (*grid, C) or (M, C), a tensor or an array; float64 becomes float32
-                             "positions": absent, a list of (I_a,) per axis, or (M, A); None if they are made
-                                          later, of the whole batch,
+                             "positions": absent, a list of (I_a,) per axis, (M, A), or LATER,
                              "mask": absent, or bool (*grid) or (M,)}}
         labels   an int or a (K,) tensor           optional, as are the next two
         example  an int
@@ -30,7 +31,8 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Where all sizes agree there is neither mask nor positions, unless the examples bring them. An example without a
     modality that another one has gets a mask row of False.
 
-    Positions that are the same for all examples are cheaper added to the batch than to each example.
+    Positions that are the same for all examples are cheaper added to the batch than to each example. Where the
+    datamodule's `finish` makes them of the whole batch, examples bring `LATER` in their place: then none are made here.
 
     Raises:
         InputError: the examples disagree on their keys, axes, channels, or form of positions.
@@ -83,6 +85,11 @@ def rows_of_clips(batch: dict[str, Any], axes: dict[str, int]) -> dict[str, Any]
     return {"inputs": rows, **rest}
 
 
+def own_places(length: Tensor, size: int) -> Tensor:
+    """The mask (B, size) of an axis of which each example has its own length (B,)."""
+    return torch.arange(size, device=length.device) < length[:, None]
+
+
 def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, Any]:
     """The parts of one modality, None where an example lacks it."""
     parts = [None if part is None else {**part, "content": _content(name, part)} for part in parts]
@@ -95,7 +102,9 @@ def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, A
 
     contents = [part["content"] for part in parts_B]
     positions: list[Any] = [part.get("positions") for part in parts_B]
-    are_made_later = all(part.get("positions", False) is None for part in parts if part is not None)
+    later = [isinstance(part.get("positions"), str) for part in parts if part is not None]
+    if any(later) and not all(later):
+        raise InputError(f"inputs[{name!r}]['positions']: expected LATER for every example or for none, found both")
     masks = [part.get("mask") for part in parts_B]
     if len({(content.ndim, content.shape[-1]) for content in contents}) > 1:
         shapes = sorted({tuple(content.shape) for content in contents})
@@ -108,11 +117,11 @@ def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, A
     batch: dict[str, Any] = {"content": torch.stack(contents) if agree else _pad(contents, len(grid))}
     if isinstance(positions[0], Tensor):
         batch["positions"] = torch.stack(positions) if agree else _pad(positions, 1)
-    elif not are_made_later and (not agree or any(p is not None for p in positions)):
+    elif not any(later) and (not agree or any(p is not None for p in positions)):
         tables = [_even_grid(size) if p is None else p for p, size in zip(positions, sizes, strict=True)]
         batch["positions"] = [_pad(table_per_example, 1) for table_per_example in zip(*tables, strict=True)]
     if not agree or any(mask is not None for mask in masks):
-        batch["mask"] = _own_places(sizes)
+        batch["mask"] = _own_grids(sizes)
         for there, size, mask in zip(batch["mask"], sizes, masks, strict=True):
             if mask is None:
                 continue
@@ -136,12 +145,12 @@ def _even_grid(sizes: tuple[int, ...]) -> list[Tensor]:
     return [torch.linspace(-1, 1, size) for size in sizes]
 
 
-def _own_places(sizes: Sequence[tuple[int, ...]]) -> Tensor:
+def _own_grids(sizes: Sequence[tuple[int, ...]]) -> Tensor:
     """The mask (B, *grid) of what examples of these sizes have of the largest size along each axis."""
     axes = range(len(sizes[0]))
     mask = torch.ones(len(sizes), *[1] * len(axes), dtype=torch.bool)
     for axis, own in enumerate(zip(*sizes, strict=True)):
-        there = torch.arange(max(own)) < torch.tensor(own)[:, None]
+        there = own_places(torch.tensor(own), max(own))
         mask = mask & there.view(-1, *[there.shape[1] if other == axis else 1 for other in axes])
     return mask
 

@@ -25,7 +25,7 @@ def frame(positions: Tensor, into: Into) -> tuple[Tensor, Tensor]:
 
     Less the first and over the second, it is normalised into the unit ball, or into the cube from -1 to 1, with its
     mean at zero and its farthest point on the surface; or into its own box, which becomes that cube, each side by
-    itself. Points that all fall together reach 0; a box that is flat, `FLATTEST` of its longest side.
+    itself. Points that all fall together reach 0; a side of a box, `FLATTEST` of the longest at least.
     """
     if into == "box":
         low, high = positions.amin(0), positions.amax(0)
@@ -126,7 +126,8 @@ def cutmix(
         num_classes: K.
         alpha: above 0.
 
-    Source: PointCutMix-R (Zhang et al. 2021, https://arxiv.org/abs/2101.01461, section 3.2)
+    Source: after PointCutMix-R (Zhang et al. 2021, https://arxiv.org/abs/2101.01461), without its assignment of the
+    points of the two clouds to each other.
     """
     there_BM = points.get("mask", torch.ones_like(points["positions"][..., 0], dtype=torch.bool))
     stays_BM = torch.rand(there_BM.shape, device=there_BM.device) < torch.distributions.Beta(alpha, alpha).sample()

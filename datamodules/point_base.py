@@ -151,8 +151,9 @@ class Points(Files, ABC):
         sample_seed: the seed of both draws.
         normalise: "cube" or "ball": the mean of a cloud is moved to zero, and its farthest point scaled to lie on the
             cube from -1 to 1 or on the unit sphere. "box": the middle of its bounding box is moved to zero, and each
-            side brought to reach from -1 to 1, so that what is flat shows its relief, too; `log_size` then tells its
-            three lengths. Null leaves positions alone, which must lie in [-1, 1] then.
+            side brought to reach from -1 to 1 (one below a thousandth of the longest less far), so that what is flat
+            shows its relief, too; `log_size` then tells half its three lengths; normals and the shape of the surface
+            stay those of the cloud as it was. Null leaves positions alone, which must lie in [-1, 1] then.
         resolution: twice the highest frequency of the Fourier bands, along each axis; 2240, the paper's 1120, unless
             given.
         up: the axis that points up.
@@ -160,7 +161,7 @@ class Points(Files, ABC):
             180 for any angle.
         mirror: in training, mirror each cloud (and its normals) along each level axis, or not, by chance.
         stretch: in training, [least, greatest] of a random factor for each cloud and axis. Where `normalise` is "box"
-            its lengths change, as `log_size` tells them, while positions are shares of them.
+            its lengths change, as `log_size` tells them, while positions are shares of them; elsewhere positions alone.
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
         jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
         drop_points: in training, the greatest share of a cloud's points to leave out; each cloud gets its own share.
@@ -226,6 +227,9 @@ class Points(Files, ABC):
             is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
             require(is_range, key, "null, or [least, greatest] above 0", scale)
 
+        level = {name for name, axis in zip(NORMALS, AXES, strict=True) if axis != up} & set(features)
+        known = not (rotate and level) or set(NORMALS) <= set(features)
+        require(known, "features", f"all of {NORMALS}, or of these n{up} alone, as rotate is given", features)
         if normalise == "box":
             require(rotate == 0, "rotate", "0, as normalise is box", rotate)
             seen = stretch is None or log_size is not None
@@ -303,8 +307,9 @@ class Points(Files, ABC):
         if self.mirror:
             factors = random_mirrors(len(positions), self.up, positions.device)
             positions = positions * factors
-            if normals:
-                content[..., normals] *= factors
+            for axis, name in enumerate(NORMALS):
+                if name in self.features:
+                    content[..., self.features.index(name)] *= factors[..., axis]
         if self.stretch:
             low, high = self.stretch
             factors = random_stretch(len(positions), low, high, positions.device)

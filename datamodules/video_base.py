@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datamodules.audio_batch import own_places, patches
+from datamodules.audio_batch import patches
 from datamodules.augment import crop_and_flip, normalise
 from datamodules.base import require
 from datamodules.cache import cache_folder
-from datamodules.collate import rows_of_clips
+from datamodules.collate import own_places, rows_of_clips
 from datamodules.file_base import Files
 from datamodules.splits import Split
 from datamodules.video_files import VIDEOS, Track, VideoSet, cut_pictures, decode_pictures

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.audio_files import piece
 from datamodules.cache import Arrays, cached
+from datamodules.collate import LATER
 from datamodules.file_base import FileSet
 from datamodules.splits import Kind, Split
 from perceiver_lightning.errors import InputError
@@ -280,7 +281,7 @@ class VideoSet(FileSet):
             clips = [self.tracks[name].cut(array, start, shift) for start in starts]
             if any(map(len, clips)):
                 part = _stacked(clips) if len(clips) > 1 else {"content": torch.from_numpy(clips[0])}
-                inputs[name] = {**part, "positions": None}
+                inputs[name] = {**part, "positions": LATER}
         example = self.example(row, inputs)
         if self.num_classes is not None and "labels" in example:
             labels = torch.zeros(self.num_classes)

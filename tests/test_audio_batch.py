@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.transforms import MelSpectrogram
 
-from datamodules.audio_batch import LogMel, equalise, gain, mix, noise, normalise, own_places, patches
+from datamodules.audio_batch import LogMel, equalise, gain, mix, noise, normalise, patches
+from datamodules.collate import own_places
 
 
 def test_gain_changes_loudness_alone():
@@ -40,7 +41,7 @@ def test_noise_has_the_ratio_asked_for_within_a_clips_own_length():
     assert noise(torch.zeros(2, 10, 1), [0, 10], torch.tensor([10, 10])).eq(0).all()
 
 
-def test_noise_is_white_and_that_of_each_clip_and_batch_another():
+def test_noise_is_white_and_no_clip_or_batch_has_another_s_at_the_same_place():
     torch.manual_seed(0)
     sound = torch.ones(12, 4000, 2)  # more clips than eighths
     both = torch.cat([noise(sound, [0, 0], torch.full((12,), 4000)) - sound for _ in range(2)])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.collate import collate
+from datamodules.collate import LATER, collate
 from perceiver_lightning.errors import InputError
 
 
@@ -55,8 +55,10 @@ def test_positions_that_examples_bring_are_kept():
 
 
 def test_positions_that_are_made_later_are_not_made_here():
-    batch = collate([example(3, 2, 1, positions=None), example(2, 2, 1, positions=None)])["inputs"]["x"]
+    batch = collate([example(3, 2, 1, positions=LATER), example(2, 2, 1, positions=LATER)])["inputs"]["x"]
     assert set(batch) == {"content", "mask"}
+    lacking = [{"inputs": {"y": {"content": torch.ones(1, 1)}}}, {"inputs": {"x": {**batch, "positions": LATER}}}]
+    assert set(collate(lacking)["inputs"]["x"]) == {"content", "mask"}
     assert batch["mask"].tolist() == [[[True] * 2] * 3, [[True] * 2] * 2 + [[False] * 2]]
 
 
@@ -98,6 +100,7 @@ def test_labels_names_and_parts_of_an_example():
         ([{**example(2, 1), "labels": 1}, example(2, 1)], "labels: expected in every example of a batch"),
         ([example(2, 1), example(2, 3)], r"inputs\['x'\]: .*same axes and channels, found \[\(2, 1\), \(2, 3\)\]"),
         ([example(2, 1), example(2, 2, 1)], r"inputs\['x'\]: .*same axes and channels"),
+        ([example(2, 1, positions=LATER), example(3, 1)], r"inputs\['x'\]\['positions'\]: expected LATER for every"),
         ([example(2, 1, positions=torch.zeros(2, 3)), example(2, 1)], r"inputs\['x'\]: expected coordinates"),
     ],
 )

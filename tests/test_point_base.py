@@ -169,6 +169,36 @@ def test_cutmix_makes_labels_soft_in_training_alone(folder):
         torch.testing.assert_close(labels[row, 0], (rows < 4).float().mean())
 
 
+@pytest.mark.parametrize("into", ["ball", "cube", "box"])
+def test_a_cloud_of_one_place_comes_to_lie_at_zero(folder, into):
+    np.save(folder / "test" / "tall" / "1.npy", np.ones((5, 4)))
+    points = points_of(clouds(folder, normalise=into), "test")
+    assert points["positions"].isfinite().all() and points["positions"][5].eq(0).all()
+
+
+def test_mirrors_know_each_component_of_a_normal(tmp_path):
+    for split in ("train", "test"):
+        write_boxes(tmp_path / split / "a", 8, (1, 1, 2), "stl")
+    data = clouds(tmp_path, features=["ny"], num_points=50, normalise="ball", mirror=True)
+    before, after = points_of(data, "test"), points_of(data, "test", training=True)
+    signs = (after["positions"] / before["positions"])[..., 1]
+    assert signs.unique().tolist() == [-1, 1]
+    torch.testing.assert_close(after["content"][..., 0], before["content"][..., 0] * signs)
+
+
+def test_cutmix_comes_after_all_else_and_leaves_padding_at_zero(folder):
+    options = {"normalise": "ball", "log_size": [0.5, 2.0], "feature_mean": 3, "feature_std": [2]}
+    data = clouds(folder, cutmix=1.0, drop_points=0.5, **options)
+    batch = data.finish(batch_of(data, "test"), training=True)
+    check_batch(batch, data.modalities, data.num_classes)
+    points = batch["inputs"]["points"]
+    assert points["content"][~points["mask"]].eq(0).all()
+    for row in range(8):
+        rows = (points["content"][row, points["mask"][row], 0] * 2 + 3).round()
+        assert set(rows.tolist()) <= {row, (row - 1) % 8}
+        torch.testing.assert_close(batch["labels"][row, 0], (rows < 4).float().mean())
+
+
 def test_a_box_tells_its_lengths_and_stretching_changes_them_alone(tmp_path):
     for split in ("train", "test"):
         write_boxes(tmp_path / split / "a", 3, (1, 2, 4), "stl")
@@ -269,6 +299,10 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
             "normalise: expected ball, cube or box, as log_size is given, found null",
         ),
         ({"cutmix": -1}, "cutmix: expected a number of at least 0, found -1"),
+        (
+            {"features": ["nx", "nz"], "rotate": 9},
+            r"features: expected all of .* or of these nz alone",
+        ),
         ({"normalise": "box", "rotate": 9}, "rotate: expected 0, as normalise is box, found 9"),
         ({"normalise": "box", "stretch": [1, 2]}, r"stretch: expected null, as .* log_size null, found \[1, 2\]"),
         ({"neighbours": [2]}, r"neighbours: expected numbers of at least 3 points, found \[2\]"),
