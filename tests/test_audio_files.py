@@ -136,6 +136,16 @@ def test_faster_is_higher_and_shorter():
     np.testing.assert_array_equal(faster(sound, 1.0), sound)
 
 
+@given(st.integers(1, 300), st.integers(1, 2), st.floats(0.3, 3.0))
+def test_faster_is_linear_between_samples(samples, channels, factor):
+    sound = np.random.default_rng(samples).integers(-30000, 30000, (samples, channels), np.int16)
+    found = faster(sound, factor)
+    assert found.shape == (round(samples / factor), channels)
+    for own, heard in zip(sound.T, found.T, strict=True):
+        expected = np.interp(np.arange(len(found)) * factor, np.arange(samples), own)
+        np.testing.assert_allclose(heard, expected, atol=0.51)
+
+
 @pytest.fixture
 def ramp(tmp_path) -> Split:
     """One file of 100 samples that count up, and one of 7."""
