@@ -95,13 +95,16 @@ def noisy(content: Tensor, level: float, generator: torch.Generator | None) -> T
     """
     if generator is None:
         level *= float(torch.rand(()))
-    values = content if content.is_floating_point() else content.float()
-    drawn = torch.randn(values.shape, dtype=values.dtype, generator=generator)
-    values = values + level * values.std(correction=0) * drawn
+    dtype = content.dtype if content.is_floating_point() else torch.float32
+    noise = torch.randn(content.shape, dtype=dtype, generator=generator).numpy()
+    own = content.numpy()  # for a single example torch would wake all its threads, which takes longer than the work
+    noise *= level * own.std(dtype=noise.dtype)
+    noise += own
     if content.is_floating_point():
-        return values
+        return torch.from_numpy(noise)
     limits = torch.iinfo(content.dtype)
-    return values.round().clamp(limits.min, limits.max).to(content.dtype)
+    np.clip(np.rint(noise, out=noise), limits.min, limits.max, out=noise)
+    return torch.from_numpy(noise.astype(own.dtype))
 
 
 def drop_modalities(inputs: dict[str, dict[str, Any]], shares: dict[str, float]) -> dict[str, dict[str, Any]]:
