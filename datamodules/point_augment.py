@@ -115,45 +115,31 @@ def drop_points(mask_BM: Tensor, greatest: float) -> Tensor:
 def cutmix(
     points: dict[str, Tensor], labels_B: Tensor, num_classes: int, alpha: float
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """CutMix of clouds: part of each stays, and part of the cloud before it in the batch comes in.
+    """CutMix of clouds: each point stays, by chance, or gives way to the one in its place of the cloud before.
 
-    In half of the batches each point stays, by chance, or gives way to the one in its place. In the others a plane
-    cuts: what lies below it stays, and what lies above it in the cloud before comes in where a point has left. How much
-    is to stay is one number for the batch, drawn from Beta(alpha, alpha): the chance of a point, or how far along its
-    normal, which each cloud has drawn from all directions, a cloud is cut. Labels become (B, K), by the shares of the
-    points that are there.
+    The chance is one for the batch, drawn from Beta(alpha, alpha). Labels become (B, K), by the shares of the points
+    that are there.
 
     Args:
-        points: content (B, M, C), positions (B, M, 3), and a mask (B, M) if there is one; there is one afterwards.
+        points: content (B, M, C), positions (B, M, 3), and a mask (B, M) if there is one.
         labels_B: integers below `num_classes`.
         num_classes: K.
         alpha: above 0.
 
-    Source: by chance, after PointCutMix-R (Zhang et al. 2021, https://arxiv.org/abs/2101.01461), without its assignment
-    of the points of the two clouds to each other; by a plane, after the rectangle of CutMix (Yun et al. 2019).
+    Source: after PointCutMix-R (Zhang et al. 2021, https://arxiv.org/abs/2101.01461), without its assignment of the
+    points of the two clouds to each other.
     """
-    positions_BMA = points["positions"]
-    there_BM = points.get("mask", torch.ones_like(positions_BMA[..., 0], dtype=torch.bool))
-    share = torch.distributions.Beta(alpha, alpha).sample().item()
-    if torch.rand(()) < 0.5:
-        stays_BM = torch.rand(there_BM.shape, device=there_BM.device) < share
-        comes_BM = ~stays_BM
-    else:
-        normals_BA1 = F.normalize(torch.randn(len(there_BM), 3, 1, device=there_BM.device), dim=1)
-        heights_BM, other_heights_BM = ((x @ normals_BA1)[..., 0] for x in (positions_BMA, positions_BMA.roll(1, 0)))
-        low_B1, high_B1 = heights_BM.amin(1, keepdim=True), heights_BM.amax(1, keepdim=True)
-        plane_B1 = low_B1 + share * (high_B1 - low_B1)
-        stays_BM, comes_BM = heights_BM < plane_B1, other_heights_BM >= plane_B1
-    stays_BM, comes_BM = stays_BM & there_BM, comes_BM & ~stays_BM & there_BM.roll(1, 0)
-    stays_BM |= there_BM & ~(stays_BM | comes_BM).any(1, keepdim=True)  # never nothing at all
-    mixed = {
+    there_BM = points.get("mask", torch.ones_like(points["positions"][..., 0], dtype=torch.bool))
+    stays_BM = torch.rand(there_BM.shape, device=there_BM.device) < torch.distributions.Beta(alpha, alpha).sample()
+    stays_BM |= ~torch.where(stays_BM, there_BM, there_BM.roll(1, 0)).any(1, keepdim=True)  # never nothing at all
+    points = {
         key: torch.where(stays_BM.view(*stays_BM.shape, *[1] * (x.ndim - 2)), x, x.roll(1, 0))
         for key, x in points.items()
     }
-    mixed["mask"] = stays_BM | comes_BM
-    share_B1 = (stays_BM.sum(1) / mixed["mask"].sum(1))[:, None]
+    own_B, other_B = (stays_BM & there_BM).sum(1), (~stays_BM & there_BM.roll(1, 0)).sum(1)
+    share_B1 = (own_B / (own_B + other_B))[:, None]
     labels_BK = F.one_hot(labels_B, num_classes).to(share_B1.dtype)
-    return mixed, labels_BK.roll(1, 0).lerp(labels_BK, share_B1)
+    return points, labels_BK.roll(1, 0).lerp(labels_BK, share_B1)
 
 
 def shrink_to_fit(positions_BMA: Tensor) -> Tensor:

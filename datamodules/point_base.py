@@ -165,7 +165,7 @@ class Points(Files, ABC):
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
         jitter: in training, the standard deviation of noise on each position, cut at 5 of them.
         drop_points: in training, the greatest share of a cloud's points to leave out; each cloud gets its own share.
-        cutmix: in training, alpha of CutMix of two clouds, by chance or by a plane; 0 for none. Makes labels soft.
+        cutmix: in training, alpha of CutMix of the points of two clouds; 0 for none. Makes labels soft.
         batch_size: clouds in a batch, on each device.
         num_workers: processes that read ahead; 0 is right for cached clouds, else about one per core.
         cache: keep clouds as they are read, normalised, with all their points: "memory"; or "disk", memory-mapped,

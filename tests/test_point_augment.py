@@ -131,42 +131,22 @@ def test_cutmix_takes_each_point_from_one_of_two_clouds_and_the_label_by_their_s
         clouds["mask"] = torch.rand(5, points) < 0.5
         clouds["mask"][:, 0] = True
     mixed, labels = point_augment.cutmix(clouds, torch.arange(5), 5, alpha)
-    there = mixed["mask"]
-    assert mixed.keys() == clouds.keys() | {"mask"} and there.any(1).all()
+    there = mixed.get("mask", torch.ones(5, points, dtype=torch.bool))
+    assert mixed.keys() == clouds.keys() and there.any(1).all()
     for row in range(5):
-        origin, place = mixed["content"][row, :, 0].long(), torch.arange(points)
+        origin = mixed["content"][row, :, 0].long()
         assert set(origin.tolist()) <= {row, (row - 1) % 5}
-        assert torch.equal(mixed["positions"][row], clouds["positions"][origin, place])
-        assert not masked or clouds["mask"][origin, place][there[row]].all()
+        for key in clouds:
+            assert torch.equal(mixed[key][row], clouds[key][origin, torch.arange(points)])
         shares = origin[there[row]].bincount(minlength=5) / there[row].sum()
         torch.testing.assert_close(labels[row], shares)
 
 
-def test_cutmix_by_a_plane_joins_what_lies_below_it_to_what_lies_above_it():
-    """Of clouds along a line: in half of the batches all own points lie on one side of all others."""
-    torch.manual_seed(0)
-    along = torch.rand(2, 60, 1) * 2 - 1
-    clouds = {"content": torch.arange(2.0)[:, None, None].expand(2, 60, 1), "positions": torch.cat([along] * 3, -1)}
-    apart = 0
-    for _ in range(300):
-        mixed, _ = point_augment.cutmix(clouds, torch.arange(2), 2, 1.0)
-        own, there, x = mixed["content"][0, :, 0] == 0, mixed["mask"][0], mixed["positions"][0, :, 0]
-        mine, others = x[own & there], x[~own & there]
-        cut = len(mine) == 0 or len(others) == 0 or mine.max() < others.min() or others.max() < mine.min()
-        apart += bool(cut)
-        assert cut or there.all()  # by chance, each place has its point
-        if cut and len(mine) and len(others):
-            below = mine.max() < others.min()
-            kept = along[0, :, 0] <= mine.max() if below else along[0, :, 0] >= mine.min()
-            assert kept.sum() == len(mine)  # all own points of that side stay
-    assert 120 < apart < 190
-
-
 def test_cutmix_draws_all_shares():
-    clouds = {"content": torch.zeros(2, 500, 0), "positions": torch.rand(2, 500, 3)}
+    clouds = {"content": torch.zeros(2, 500, 0), "positions": torch.zeros(2, 500, 3)}
     kept = torch.stack([point_augment.cutmix(clouds, torch.arange(2), 2, 1.0)[1][0, 0] for _ in range(500)])
     quarters = kept.histc(4, 0, 1)
-    assert quarters.min() > 60  # by chance evenly, as Beta(1, 1) is; by a plane more of the own stays
+    assert quarters.min() > 90  # evenly, as Beta(1, 1) is
 
 
 def test_a_cloud_that_stands_out_is_shrunk_as_a_whole():
