@@ -6,9 +6,9 @@ For each config whose data are at hand, in a process of its own:
 
     data        batches read, finished and thrown away
     end to end  the config's own training, by the Trainer
-    in memory   the same on one batch that was kept as the loader gave it; a step makes spectrograms and the like of it,
-                as it does with every batch
-    finished    the same on one batch that was kept finished
+    in memory   the same on a few batches that were kept as the loader gave them (several, as a batch is as long as the
+                longest example in it); a step makes spectrograms and the like of them, as it does with every batch
+    finished    the same on these batches, kept finished
     share       end to end / in memory: 1 where it costs nothing to read the data
     of finished end to end / finished: 1 where it costs nothing to make spectrograms and the like, either
 
@@ -22,7 +22,7 @@ import argparse
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -40,6 +40,7 @@ from perceiver_lightning.training.measures import rows as rows_of
 
 WARM_UP = 5  # steps that are not counted
 ROUNDS = 3
+KEPT = 8  # batches
 
 
 class Clock(Callback):
@@ -60,16 +61,16 @@ class Clock(Callback):
 
 
 class Batches:
-    """The same batch, again and again, as a loader of the given length."""
+    """The same batches, again and again, as a loader of the given length."""
 
-    def __init__(self, batch: Any, length: int) -> None:
-        self.batch, self.length = batch, length
+    def __init__(self, batches: list[Any], length: int) -> None:
+        self.batches, self.length = batches, length
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Any:
-        return repeat(self.batch, self.length)
+        return islice(cycle(self.batches), self.length)
 
 
 def measure(job: tuple[str, float, int | None]) -> dict[str, Any] | None:
@@ -86,11 +87,11 @@ def measure(job: tuple[str, float, int | None]) -> dict[str, Any] | None:
     row: dict[str, Any] = {"config": config, "batch_size": data.batch_size, "workers": data.num_workers}
     loader = data.train_dataloader()
     row["data"] = alone(data, loader, seconds)
-    batch, length = next(iter(loader)), len(loader)
-    finished = Batches(data.finish(batch, training=True), length)
+    kept, length = list(islice(loader, KEPT)), len(loader)
+    finished = Batches([data.finish(batch, training=True) for batch in kept], length)
     jobs = {
         "end_to_end": lambda: training(config, given, seconds / ROUNDS),
-        "in_memory": lambda: training(config, given, seconds / ROUNDS, Batches(batch, length)),
+        "in_memory": lambda: training(config, given, seconds / ROUNDS, Batches(kept, length)),
         "finished": lambda: training(config, given, seconds / ROUNDS, finished, finished=True),
     }
     speeds = [{name: job() for name, job in jobs.items()} for _ in range(ROUNDS)]

@@ -22,13 +22,13 @@ class Digits(Images):
     Args:
         size: as all images have; 8 is their own.
         channels: 1 for grey, 3 for colour.
+        cache: as all images have; unless given, they are kept, as they are in memory anyway.
         options: as all images have them.
     """
 
-    def __init__(self, size: int | list[int] | None = 8, channels: int = 1, **options: Any) -> None:
-        super().__init__(
-            num_classes=10, class_names=[str(k) for k in range(10)], size=size, channels=channels, **options
-        )
+    def __init__(self, size: int | list[int] | None = 8, channels: int = 1, cache: bool = True, **options: Any) -> None:
+        names = [str(k) for k in range(10)]
+        super().__init__(num_classes=10, class_names=names, size=size, channels=channels, cache=cache, **options)
 
     def find_train(self) -> tuple[Split, None]:
         """Four fifths of the digits."""
