@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -223,8 +224,8 @@ class ClassificationTask(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, and its learning rate over the steps of the whole training."""
-        of = self.hparams
-        optimizer = make_optimizer(self.perceiver, of["optimizer"], of["learning_rate"], of["weight_decay"])
+        of, mixed = self.hparams, isinstance(self.trainer.precision_plugin, MixedPrecision)
+        optimizer = make_optimizer(self.perceiver, of["optimizer"], of["learning_rate"], of["weight_decay"], mixed)
         total = self.trainer.estimated_stepping_batches
         scheduler = make_scheduler(optimizer, total, of["schedule"], of["warmup"], of["flat"], of["milestones"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

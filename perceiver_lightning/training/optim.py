@@ -29,7 +29,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def make_optimizer(
-    module: nn.Module, name: OptimizerName, learning_rate: float, weight_decay: float
+    module: nn.Module, name: OptimizerName, learning_rate: float, weight_decay: float, mixed_precision: bool = False
 ) -> torch.optim.Optimizer:
     """AdamW, or LAMB as the papers train with it; the Trainer clips gradients, neither of these does.
 
@@ -38,9 +38,10 @@ def make_optimizer(
     """
     groups = parameter_groups(module, weight_decay)
     if name == "adamw":
-        # On the CPU one pass over memory instead of ten; on GPUs torch's choice: the fused one bars clipping in fp16.
+        # On the CPU one pass over memory instead of ten, but Lightning's mixed precision refuses to clip the gradients
+        # of a fused optimiser; on GPUs torch's choice.
         on_cpu = all(parameter.device.type == "cpu" for parameter in module.parameters())
-        return torch.optim.AdamW(groups, lr=learning_rate, fused=True if on_cpu else None)
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=True if on_cpu and not mixed_precision else None)
     if name == "lamb":
         from timm.optim import Lamb  # here, because timm takes seconds to import
 
