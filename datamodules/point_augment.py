@@ -15,6 +15,8 @@ from datamodules.base import FARTHEST_POSITION
 
 AXES = "xyz"
 FLATTEST = 1e-3  # share of the longest side of a box that the others have at least: they are divided by
+CONTEXT = 1 + 3**3  # features of a shape context
+MIDDLE = 0.2  # how far the middle cells of a shape context reach, as a share of what it sees
 
 
 Into = Literal["ball", "cube", "box"]
@@ -58,6 +60,39 @@ def surface_shape(positions: Tensor, neighbours: int, up: int) -> Tensor:
         (normals * outwards).sum(-1).abs(),
     )
     return torch.stack(measures, 1).float()
+
+
+def shape_context(positions: Tensor, neighbours: int) -> Tensor:
+    """Where the nearest points lie around each point of a cloud (M, 3), itself among them: (M, 28).
+
+    First how far they reach, the logarithm of its share of how far the cloud does; then how many of them lie in each
+    of 3 x 3 x 3 cells about the point, x varying slowest: the square root of that, over the same in each. A model's
+    first linear layer weighs these cells as a convolution would.
+
+    Source: the 3D shape contexts of Frome et al., "Recognizing objects in range data using regional point descriptors"
+    (2004), with cells along the axes in place of spherical ones, as what is up and to the side means something here.
+    """
+    count = min(neighbours, len(positions))
+    distances, near = (
+        torch.from_numpy(found).view(len(positions), count)
+        for found in cKDTree(positions.numpy()).query(positions.numpy(), count)
+    )
+    least = torch.finfo(positions.dtype).tiny
+    farthest = (positions - positions.mean(0)).norm(dim=1).max().clamp(min=least)
+    reach_M1 = distances[:, -1:].float().maximum(FLATTEST * farthest)
+    sides = (positions[near] - positions[:, None]) / reach_M1[..., None]  # (M, count, 3)
+    cells = (1 + (sides > MIDDLE).long() - (sides < -MIDDLE).long()) @ torch.tensor([9, 3, 1])
+    counts = torch.zeros(len(positions), 27).scatter_add_(1, cells, torch.ones(cells.shape))
+    return torch.cat([(reach_M1 / farthest).log(), (27 / count * counts).sqrt()], 1)
+
+
+def mirror_context(context_BMC: Tensor, factors_B1A: Tensor) -> Tensor:
+    """What shape contexts (B, M, 28) are in clouds that are mirrored, by `random_mirrors`."""
+    reach, cells = context_BMC.split([1, 27], -1)
+    cells = cells.unflatten(-1, (3, 3, 3))
+    for axis, factor_B1 in enumerate(factors_B1A.unbind(-1)):
+        cells = torch.where(factor_B1[..., None, None, None] < 0, cells.flip(axis - 3), cells)
+    return torch.cat([reach, cells.flatten(-3)], -1)
 
 
 def choose(points: Tensor, count: int | None, seed: int | None) -> Tensor:

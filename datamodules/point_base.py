@@ -14,17 +14,20 @@ from datamodules.cache import Arrays, cached
 from datamodules.file_base import Files, FileSet
 from datamodules.point_augment import (
     AXES,
+    CONTEXT,
     Into,
     choose,
     cutmix,
     drop_points,
     frame,
     jitter,
+    mirror_context,
     random_angles,
     random_mirrors,
     random_stretch,
     rotate,
     scale_points,
+    shape_context,
     shrink_to_fit,
     surface_shape,
 )
@@ -41,8 +44,8 @@ class PointSet(FileSet):
         split: the clouds; its kind opens them with what else `read_points` takes.
         reading: that: features, samples and seed.
         into: what they are normalised into.
-        derived: what is worked out of the positions, as features behind those that are read: `log_size`, `neighbours`
-            and `up` of `Points`.
+        derived: what is worked out of the positions, as features behind those that are read: `log_size`, `neighbours`,
+            `shape_context` and `up` of `Points`.
         num_points: the most points of an example; null for all.
         seed: of the choice of these points; None for another choice each time.
         cache_dir: the folder of caches on disk; None to cache in memory, if at all.
@@ -119,6 +122,7 @@ class PointSet(FileSet):
             mean, std = self.derived["log_size"]
             features = torch.cat([features, ((reach.log() - mean) / std).expand(len(positions), -1)], 1)
         shapes = [surface_shape(positions, count, self.derived["up"]) for count in self.derived["neighbours"]]
+        shapes += [shape_context(positions, count) for count in self.derived["shape_context"]]
         positions = positions / reach.clamp(min=torch.finfo(reach.dtype).tiny)
         return torch.cat([positions, features, *shapes], 1).numpy()
 
@@ -142,6 +146,8 @@ class Points(Files, ABC):
             means nothing.
         neighbours: numbers of nearest points: for each, the shape of the surface that they make around a point is four
             features of it (`surface_shape`), worked out of all points as they are read.
+        shape_context: numbers of nearest points, too: for each, where they lie around a point is 28 features of it
+            (`shape_context`), behind those.
         num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
             `sample_seed`. Null for all.
         eval_points: the most points in evaluation, if other than `num_points`: a Perceiver takes any number, and more
@@ -187,6 +193,7 @@ class Points(Files, ABC):
         feature_std: float | list[float] = 1.0,
         log_size: list[float] | None = None,
         neighbours: list[int] | None = None,
+        shape_context: list[int] | None = None,
         num_points: int | None = 2048,
         eval_points: int | None = None,
         mesh_samples: int | None = None,
@@ -238,11 +245,13 @@ class Points(Files, ABC):
             is_scale = len(log_size) == 2 and log_size[1] > 0
             require(is_scale, "log_size", "null, or [mean, standard deviation above 0]", log_size)
             require(normalise is not None, "normalise", "ball, cube or box, as log_size is given", "null")
-        neighbours = neighbours or []
-        require(min(neighbours, default=3) >= 3, "neighbours", "numbers of at least 3 points", neighbours)
+        neighbours, contexts = neighbours or [], shape_context or []
+        for key, counts in (("neighbours", neighbours), ("shape_context", contexts)):
+            require(min(counts, default=3) >= 3, key, "numbers of at least 3 points", counts)
+        require(not (rotate and contexts), "rotate", "0, as shape_context is given", rotate)
 
         sizes = 0 if log_size is None else 3 if normalise == "box" else 1
-        channels = len(features) + sizes + 4 * len(neighbours)
+        channels = len(features) + sizes + 4 * len(neighbours) + CONTEXT * len(contexts)
         modalities = {"points": {"channels": channels, "resolution": [resolution] * 3}}
         super().__init__(
             POINTS,
@@ -266,7 +275,8 @@ class Points(Files, ABC):
         self.normalise: Into | None = normalise
         self.up = AXES.index(up)
         self.log_size_std = 1.0 if log_size is None else log_size[1]
-        self.derived = {"log_size": log_size, "neighbours": neighbours, "up": self.up}
+        self.derived = {"log_size": log_size, "neighbours": neighbours, "shape_context": contexts, "up": self.up}
+        self.contexts = range(channels - CONTEXT * len(contexts), channels, CONTEXT)  # where each begins
         self.rotate = rotate
         self.mirror = mirror
         self.stretch = stretch
@@ -310,6 +320,9 @@ class Points(Files, ABC):
             for axis, name in enumerate(NORMALS):
                 if name in self.features:
                     content[..., self.features.index(name)] *= factors[..., axis]
+            for start in self.contexts:
+                own = slice(start, start + CONTEXT)
+                content[..., own] = mirror_context(content[..., own], factors)
         if self.stretch:
             low, high = self.stretch
             factors = random_stretch(len(positions), low, high, positions.device)

@@ -1,7 +1,9 @@
 """What is done to clouds: normalisation and augmentation."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -180,3 +182,37 @@ def test_the_shape_of_a_surface_tells_a_wall_a_floor_a_pole_and_a_ball_apart():
     # Turned about the axis up, nothing changes.
     turned = point_augment.rotate(floor[None], torch.tensor([0.7]), 2)[0]
     torch.testing.assert_close(point_augment.surface_shape(turned, 30, 2), measured["floor"], atol=1e-3, rtol=0)
+
+
+def test_a_shape_context_counts_the_nearest_points_in_cells_about_each():
+    """Against all distances, worked out one by one."""
+    cloud = torch.randn(60, 3) * torch.tensor([1.0, 2.0, 0.3])
+    found = point_augment.shape_context(cloud, 12)
+    assert found.dtype == torch.float32 and found.shape == (60, 28)
+    farthest = (cloud - cloud.mean(0)).norm(dim=1).max().item()
+    for row, point in enumerate(cloud):
+        distances = (cloud - point).norm(dim=1)
+        near = distances.argsort()[:12]
+        reach = distances[near].max().item()
+        counts = np.zeros((3, 3, 3))
+        for x, y, z in ((cloud[near] - point) / reach).tolist():
+            counts[tuple(0 if side < -0.2 else 2 if side > 0.2 else 1 for side in (x, y, z))] += 1
+        assert found[row, 0].item() == pytest.approx(math.log(reach / farthest), abs=1e-5)
+        torch.testing.assert_close(found[row, 1:].double(), torch.from_numpy((counts * 27 / 12) ** 0.5).flatten())
+
+
+@pytest.mark.parametrize("cloud", [torch.zeros(5, 3), torch.zeros(1, 3), torch.eye(3)], ids=["together", "one", "few"])
+def test_shape_contexts_of_hardly_a_cloud_are_finite(cloud):
+    found = point_augment.shape_context(cloud, 16)
+    assert found.isfinite().all() and found.abs().max() < 8
+    torch.testing.assert_close(found[:, 1:].square().sum(1), torch.full((len(cloud),), 27.0))
+
+
+@pytest.mark.parametrize("factors", list(itertools.product([1.0, -1.0], repeat=3)), ids=str)
+def test_mirrored_shape_contexts_are_those_of_the_mirrored_cloud(factors):
+    clouds = torch.randn(2, 50, 3)
+    mirrors = torch.tensor([factors, [1.0, 1.0, 1.0]])[:, None]  # the second stays as it is
+    before, after = (
+        torch.stack([point_augment.shape_context(cloud, 9) for cloud in both]) for both in (clouds, clouds * mirrors)
+    )
+    torch.testing.assert_close(point_augment.mirror_context(before, mirrors), after)

@@ -7,6 +7,7 @@ from image_files import batch_of
 from point_clouds import write_boxes, write_off
 
 from datamodules.base import check_batch
+from datamodules.point_augment import shape_context
 from datamodules.point_base import POINTS
 from datamodules.points import PointFolder
 from perceiver_lightning.errors import InputError
@@ -199,6 +200,20 @@ def test_cutmix_comes_after_all_else_and_leaves_padding_at_zero(folder):
         torch.testing.assert_close(batch["labels"][row, 0], (rows < 4).float().mean())
 
 
+def test_shape_contexts_stand_last_and_are_mirrored_with_their_cloud(tmp_path):
+    for split in ("train", "test"):
+        write_boxes(tmp_path / split / "a", 6, (1, 2, 4), "stl")
+    options = {"num_points": 200, "mirror": True, "log_size": [0.5, 2.0], "neighbours": [8]}
+    data = clouds(tmp_path, features=["ny"], shape_context=[9, 30], **options)
+    assert data.modalities["points"]["channels"] == 1 + 1 + 4 + 2 * 28
+    before, after = points_of(data, "test"), points_of(data, "test", training=True)
+    assert not torch.equal(before["positions"], after["positions"])
+    for start, count in ((6, 9), (34, 30)):
+        found = after["content"][..., start : start + 28]
+        expected = torch.stack([shape_context(cloud, count) for cloud in after["positions"]])
+        assert (found - expected).abs().gt(1e-3).float().mean() < 1e-3  # a point may stand on the edge of a cell
+
+
 def test_a_box_tells_its_lengths_and_stretching_changes_them_alone(tmp_path):
     for split in ("train", "test"):
         write_boxes(tmp_path / split / "a", 3, (1, 2, 4), "stl")
@@ -306,6 +321,8 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
         ({"normalise": "box", "rotate": 9}, "rotate: expected 0, as normalise is box, found 9"),
         ({"normalise": "box", "stretch": [1, 2]}, r"stretch: expected null, as .* log_size null, found \[1, 2\]"),
         ({"neighbours": [2]}, r"neighbours: expected numbers of at least 3 points, found \[2\]"),
+        ({"shape_context": [2]}, r"shape_context: expected numbers of at least 3 points, found \[2\]"),
+        ({"shape_context": [9], "rotate": 9}, "rotate: expected 0, as shape_context is given, found 9"),
         ({"resolution": 0}, r"modalities\['points'\]\['resolution'\]: expected"),
     ],
 )
