@@ -38,15 +38,21 @@ def frame(positions: Tensor, into: Into) -> tuple[Tensor, Tensor]:
     return zero, (positions.norm(dim=1) if into == "ball" else positions.abs()).max()[None]
 
 
-def surface_shape(positions: Tensor, neighbours: int, up: int) -> Tensor:
-    """The shape of the surface around each point of a cloud (M, 3), by its nearest points, itself among them: (M, 4).
+def nearest(positions: Tensor, count: int) -> Tensor:
+    """The rows of the nearest points of each point of a cloud (M, 3), from itself on: (M, `count`), or all M."""
+    count = min(count, len(positions))
+    near = cKDTree(positions.numpy()).query(positions.numpy(), count)[1]
+    return torch.from_numpy(near).view(len(positions), count)
+
+
+def surface_shape(positions: Tensor, near: Tensor, up: int) -> Tensor:
+    """The shape of the surface around each point of a cloud (M, 3), by its nearest points, (M, N) rows: (M, 4).
 
     Linearity, planarity and verticality from the eigenvalues of their covariance, as Weinmann et al., "Semantic point
     cloud interpretation based on optimal neighborhoods, relevant features and efficient classifiers" (2015), have
     them; the last is how far the normal points away from the cloud's zero. All lie in [0, 1].
     """
-    near = cKDTree(positions.numpy()).query(positions.numpy(), min(neighbours, len(positions)))[1]
-    own = positions[torch.from_numpy(near).view(len(positions), -1)].double()
+    own = positions[near].double()
     own = own - own.mean(1, keepdim=True)
     values, vectors = torch.linalg.eigh(own.mT @ own)  # rising; the first vector is the normal
     least, middle, greatest = values.clamp(min=0).unbind(-1)
@@ -62,8 +68,8 @@ def surface_shape(positions: Tensor, neighbours: int, up: int) -> Tensor:
     return torch.stack(measures, 1).float()
 
 
-def shape_context(positions: Tensor, neighbours: int) -> Tensor:
-    """Where the nearest points lie around each point of a cloud (M, 3), itself among them: (M, 28).
+def shape_context(positions: Tensor, near: Tensor) -> Tensor:
+    """Where the nearest points, (M, N) rows, lie around each point of a cloud (M, 3): (M, 28).
 
     First how far they reach, the logarithm of its share of how far the cloud does; then how many of them lie in each
     of 3 x 3 x 3 cells about the point, x varying slowest: the square root of that, over the same in each. A model's
@@ -72,18 +78,16 @@ def shape_context(positions: Tensor, neighbours: int) -> Tensor:
     Source: the 3D shape contexts of Frome et al., "Recognizing objects in range data using regional point descriptors"
     (2004), with cells along the axes in place of spherical ones, as what is up and to the side means something here.
     """
-    count = min(neighbours, len(positions))
-    distances, near = (
-        torch.from_numpy(found).view(len(positions), count)
-        for found in cKDTree(positions.numpy()).query(positions.numpy(), count)
-    )
-    least = torch.finfo(positions.dtype).tiny
-    farthest = (positions - positions.mean(0)).norm(dim=1).max().clamp(min=least)
-    reach_M1 = distances[:, -1:].float().maximum(FLATTEST * farthest)
-    sides = (positions[near] - positions[:, None]) / reach_M1[..., None]  # (M, count, 3)
-    cells = (1 + (sides > MIDDLE).long() - (sides < -MIDDLE).long()) @ torch.tensor([9, 3, 1])
-    counts = torch.zeros(len(positions), 27).scatter_add_(1, cells, torch.ones(cells.shape))
-    return torch.cat([(reach_M1 / farthest).log(), (27 / count * counts).sqrt()], 1)
+    points, count = len(positions), near.shape[1]
+    offsets = positions[near] - positions[:, None]
+    farthest = (positions - positions.mean(0)).norm(dim=1).max().clamp(min=torch.finfo(positions.dtype).tiny)
+    reach_M = offsets[:, -1].norm(dim=1).maximum(FLATTEST * farthest)
+    middle_M11 = MIDDLE * reach_M[:, None, None]
+    # 0, 1 or 2 along each axis, in small integers: a cloud has a million of them.
+    x, y, z = (1 + (offsets > middle_M11).to(torch.int8) - (offsets < -middle_M11).to(torch.int8)).unbind(-1)
+    cells = 27 * torch.arange(points)[:, None] + (9 * x + 3 * y + z)
+    counts = torch.bincount(cells.flatten(), minlength=27 * points).view(points, 27)
+    return torch.cat([(reach_M / farthest).log()[:, None], (27 / count * counts).sqrt()], 1)
 
 
 def mirror_context(context_BMC: Tensor, factors_B1A: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from datamodules.point_augment import (
     frame,
     jitter,
     mirror_context,
+    nearest,
     random_angles,
     random_mirrors,
     random_stretch,
@@ -121,8 +122,10 @@ class PointSet(FileSet):
             require(bool((reach > 0).all()), where, "a cloud with a size, as log_size is given", together)
             mean, std = self.derived["log_size"]
             features = torch.cat([features, ((reach.log() - mean) / std).expand(len(positions), -1)], 1)
-        shapes = [surface_shape(positions, count, self.derived["up"]) for count in self.derived["neighbours"]]
-        shapes += [shape_context(positions, count) for count in self.derived["shape_context"]]
+        flat, context, up = (self.derived[key] for key in ("neighbours", "shape_context", "up"))
+        near = nearest(positions, max([*flat, *context], default=1))
+        shapes = [surface_shape(positions, near[:, :count], up) for count in flat]
+        shapes += [shape_context(positions, near[:, :count]) for count in context]
         positions = positions / reach.clamp(min=torch.finfo(reach.dtype).tiny)
         return torch.cat([positions, features, *shapes], 1).numpy()
 

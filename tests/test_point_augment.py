@@ -160,6 +160,14 @@ def test_a_cloud_that_stands_out_is_shrunk_as_a_whole():
     assert torch.equal(point_augment.shrink_to_fit(torch.zeros(1, 2, 3)), torch.zeros(1, 2, 3))
 
 
+def shape_of(cloud, count):
+    return point_augment.surface_shape(cloud, point_augment.nearest(cloud, count), up=2)
+
+
+def context_of(cloud, count):
+    return point_augment.shape_context(cloud, point_augment.nearest(cloud, count))
+
+
 def test_the_shape_of_a_surface_tells_a_wall_a_floor_a_pole_and_a_ball_apart():
     """Linearity, planarity, verticality and how far the normal points away from the middle."""
     flat, ball = 2 * torch.rand(400, 2) - 1, torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
@@ -167,8 +175,7 @@ def test_the_shape_of_a_surface_tells_a_wall_a_floor_a_pole_and_a_ball_apart():
     wall = floor[:, [2, 0, 1]]
     pole = torch.linspace(-1, 1, 400)[:, None] * torch.tensor([0.0, 0.0, 1.0])
     measured = {
-        name: point_augment.surface_shape(cloud, 30, 2)
-        for name, cloud in {"floor": floor, "wall": wall, "pole": pole, "ball": ball}.items()
+        name: shape_of(cloud, 30) for name, cloud in {"floor": floor, "wall": wall, "pole": pole, "ball": ball}.items()
     }
     for measures in measured.values():
         assert measures.dtype == torch.float32 and measures.min() >= 0 and measures.max() <= 1 + 1e-6
@@ -178,16 +185,16 @@ def test_the_shape_of_a_surface_tells_a_wall_a_floor_a_pole_and_a_ball_apart():
     torch.testing.assert_close(measured["wall"][:, 2], torch.ones(400))
     torch.testing.assert_close(measured["pole"][:, 0], torch.ones(400))
     assert measured["ball"][:, 3].min() > 0.95
-    assert point_augment.surface_shape(torch.zeros(2, 3), 16, 2).isfinite().all()
+    assert shape_of(torch.zeros(2, 3), 16).isfinite().all()
     # Turned about the axis up, nothing changes.
     turned = point_augment.rotate(floor[None], torch.tensor([0.7]), 2)[0]
-    torch.testing.assert_close(point_augment.surface_shape(turned, 30, 2), measured["floor"], atol=1e-3, rtol=0)
+    torch.testing.assert_close(shape_of(turned, 30), measured["floor"], atol=1e-3, rtol=0)
 
 
 def test_a_shape_context_counts_the_nearest_points_in_cells_about_each():
     """Against all distances, worked out one by one."""
     cloud = torch.randn(60, 3) * torch.tensor([1.0, 2.0, 0.3])
-    found = point_augment.shape_context(cloud, 12)
+    found = context_of(cloud, 12)
     assert found.dtype == torch.float32 and found.shape == (60, 28)
     farthest = (cloud - cloud.mean(0)).norm(dim=1).max().item()
     for row, point in enumerate(cloud):
@@ -203,7 +210,7 @@ def test_a_shape_context_counts_the_nearest_points_in_cells_about_each():
 
 @pytest.mark.parametrize("cloud", [torch.zeros(5, 3), torch.zeros(1, 3), torch.eye(3)], ids=["together", "one", "few"])
 def test_shape_contexts_of_hardly_a_cloud_are_finite(cloud):
-    found = point_augment.shape_context(cloud, 16)
+    found = context_of(cloud, 16)
     assert found.isfinite().all() and found.abs().max() < 8
     torch.testing.assert_close(found[:, 1:].square().sum(1), torch.full((len(cloud),), 27.0))
 
@@ -212,7 +219,5 @@ def test_shape_contexts_of_hardly_a_cloud_are_finite(cloud):
 def test_mirrored_shape_contexts_are_those_of_the_mirrored_cloud(factors):
     clouds = torch.randn(2, 50, 3)
     mirrors = torch.tensor([factors, [1.0, 1.0, 1.0]])[:, None]  # the second stays as it is
-    before, after = (
-        torch.stack([point_augment.shape_context(cloud, 9) for cloud in both]) for both in (clouds, clouds * mirrors)
-    )
+    before, after = (torch.stack([context_of(cloud, 9) for cloud in both]) for both in (clouds, clouds * mirrors))
     torch.testing.assert_close(point_augment.mirror_context(before, mirrors), after)
