@@ -22,7 +22,7 @@ class Digits(Images):
     Args:
         size: as all images have; 8 is their own.
         channels: 1 for grey, 3 for colour.
-        cache: as all images have; unless given, they are kept, as they are in memory anyway.
+        cache: as all images have; they are kept in memory unless it is false.
         options: as all images have them.
     """
 

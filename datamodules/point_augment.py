@@ -16,7 +16,8 @@ from datamodules.base import FARTHEST_POSITION
 AXES = "xyz"
 FLATTEST = 1e-3  # share of the longest side of a box that the others have at least: they are divided by
 CONTEXT = 1 + 3**3  # features of a shape context
-MIDDLE = 0.2  # how far the middle cells of a shape context reach, as a share of what it sees
+MIDDLE = 0.2  # half the width of the middle cells of a shape context, as a share of its reach
+BLOCK = 2**14  # points whose shape contexts are made at a time, to bound the memory
 
 
 Into = Literal["ball", "cube", "box"]
@@ -39,7 +40,10 @@ def frame(positions: Tensor, into: Into) -> tuple[Tensor, Tensor]:
 
 
 def nearest(positions: Tensor, count: int) -> Tensor:
-    """The rows of the nearest points of each point of a cloud (M, 3), from itself on: (M, `count`), or all M."""
+    """The rows of the `count` nearest points of each point of a cloud (M, 3), itself among them, nearest first.
+
+    (M, count), or (M, M) where there are no more. Which comes first of points equally far is not said.
+    """
     count = min(count, len(positions))
     near = cKDTree(positions.numpy()).query(positions.numpy(), count)[1]
     return torch.from_numpy(near).view(len(positions), count)
@@ -69,29 +73,35 @@ def surface_shape(positions: Tensor, near: Tensor, up: int) -> Tensor:
 
 
 def shape_context(positions: Tensor, near: Tensor) -> Tensor:
-    """Where the nearest points, (M, N) rows, lie around each point of a cloud (M, 3): (M, 28).
+    """Where the nearest points, (M, N) rows as `nearest` has them, lie around each point of a cloud (M, 3): (M, 28).
 
-    First how far they reach, the logarithm of its share of how far the cloud does; then how many of them lie in each
-    of 3 x 3 x 3 cells about the point, x varying slowest: the square root of that, over the same in each. A model's
-    first linear layer weighs these cells as a convolution would.
+    First the logarithm of their reach: the distance to the last of them over that of the cloud's farthest point from
+    its mean, `FLATTEST` at least. Then how many of them lie in each of 3 x 3 x 3 cells about the point, x varying
+    slowest: the square root of their number relative to an even spread. A model's first linear layer weighs these
+    cells as a convolution would.
 
     Source: the 3D shape contexts of Frome et al., "Recognizing objects in range data using regional point descriptors"
     (2004), with cells along the axes in place of spherical ones, as what is up and to the side means something here.
     """
-    points, count = len(positions), near.shape[1]
-    offsets = positions[near] - positions[:, None]
     farthest = (positions - positions.mean(0)).norm(dim=1).max().clamp(min=torch.finfo(positions.dtype).tiny)
-    reach_M = offsets[:, -1].norm(dim=1).maximum(FLATTEST * farthest)
+    blocks = zip(positions.split(BLOCK), near.split(BLOCK), strict=True)
+    return torch.cat([_contexts(positions[rows_MN] - own_MA[:, None], farthest) for own_MA, rows_MN in blocks])
+
+
+def _contexts(offsets_MNA: Tensor, farthest: Tensor) -> Tensor:
+    """Shape contexts of points, of the offsets to the nearest of each, nearest first."""
+    points, count = offsets_MNA.shape[:2]
+    reach_M = offsets_MNA[:, -1].norm(dim=1).maximum(FLATTEST * farthest)
     middle_M11 = MIDDLE * reach_M[:, None, None]
     # 0, 1 or 2 along each axis, in small integers: a cloud has a million of them.
-    x, y, z = (1 + (offsets > middle_M11).to(torch.int8) - (offsets < -middle_M11).to(torch.int8)).unbind(-1)
+    x, y, z = (1 + (offsets_MNA > middle_M11).to(torch.int8) - (offsets_MNA < -middle_M11).to(torch.int8)).unbind(-1)
     cells = 27 * torch.arange(points)[:, None] + (9 * x + 3 * y + z)
     counts = torch.bincount(cells.flatten(), minlength=27 * points).view(points, 27)
     return torch.cat([(reach_M / farthest).log()[:, None], (27 / count * counts).sqrt()], 1)
 
 
 def mirror_context(context_BMC: Tensor, factors_B1A: Tensor) -> Tensor:
-    """What shape contexts (B, M, 28) are in clouds that are mirrored, by `random_mirrors`."""
+    """What shape contexts (B, M, 28) are where clouds are mirrored, by `random_mirrors`; but for ties in `nearest`."""
     reach, cells = context_BMC.split([1, 27], -1)
     cells = cells.unflatten(-1, (3, 3, 3))
     for axis, factor_B1 in enumerate(factors_B1A.unbind(-1)):

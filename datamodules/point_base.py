@@ -35,6 +35,8 @@ from datamodules.point_augment import (
 from datamodules.point_files import NORMALS, POINT_EXTENSIONS, read_points
 from datamodules.splits import Kind, Split
 
+FARTHEST_READ = 1e15  # squares of what lies farther out overflow in float32
+
 POINTS = Kind("point clouds", POINT_EXTENSIONS, read_points)
 
 
@@ -108,10 +110,11 @@ class PointSet(FileSet):
         points = torch.from_numpy(np.asarray(self.split.kind.open(item, **self.reading), np.float32))
         bad = int((~points.isfinite().all(1)).sum())
         require(bad == 0, where, "finite values", f"NaN or infinity in {bad} of {len(points)} points")
+        farthest = points[:, :3].abs().max().item()
+        require(farthest < FARTHEST_READ, where, f"coordinates below {FARTHEST_READ:g}", f"{farthest:g}")
         positions, features = points[:, :3], points[:, 3:]
         zero, reach = torch.zeros(3), torch.ones(1)
         if self.into is None:
-            farthest = positions.abs().max().item()
             expected = "positions in [-1, 1], as normalise is null"
             require(farthest <= FARTHEST_POSITION, where, expected, f"{farthest:g}")
         else:
@@ -123,9 +126,11 @@ class PointSet(FileSet):
             mean, std = self.derived["log_size"]
             features = torch.cat([features, ((reach.log() - mean) / std).expand(len(positions), -1)], 1)
         flat, context, up = (self.derived[key] for key in ("neighbours", "shape_context", "up"))
-        near = nearest(positions, max([*flat, *context], default=1))
-        shapes = [surface_shape(positions, near[:, :count], up) for count in flat]
-        shapes += [shape_context(positions, near[:, :count]) for count in context]
+        shapes = []
+        if flat or context:
+            near = nearest(positions, max(*flat, *context, 0))
+            shapes += [surface_shape(positions, near[:, :count], up) for count in flat]
+            shapes += [shape_context(positions, near[:, :count]) for count in context]
         positions = positions / reach.clamp(min=torch.finfo(reach.dtype).tiny)
         return torch.cat([positions, features, *shapes], 1).numpy()
 
@@ -150,7 +155,8 @@ class Points(Files, ABC):
         neighbours: numbers of nearest points: for each, the shape of the surface that they make around a point is four
             features of it (`surface_shape`), worked out of all points as they are read.
         shape_context: numbers of nearest points, too: for each, where they lie around a point is 28 features of it
-            (`shape_context`), behind those.
+            (`point_augment.shape_context`), behind those and worked out as they are. Not with `rotate`, as its cells
+            lie along the axes.
         num_points: the most points of an example, drawn from all that it has: anew each time in training, else by
             `sample_seed`. Null for all.
         eval_points: the most points in evaluation, if other than `num_points`: a Perceiver takes any number, and more
@@ -161,8 +167,9 @@ class Points(Files, ABC):
         normalise: "cube" or "ball": the mean of a cloud is moved to zero, and its farthest point scaled to lie on the
             cube from -1 to 1 or on the unit sphere. "box": the middle of its bounding box is moved to zero, and each
             side brought to reach from -1 to 1 (one below a thousandth of the longest less far), so that what is flat
-            shows its relief, too; `log_size` then tells half its three lengths; normals and the shape of the surface
-            stay those of the cloud as it was. Null leaves positions alone, which must lie in [-1, 1] then.
+            shows its relief, too; `log_size` then tells half its three lengths; normals, the shape of the surface and
+            shape contexts stay those of the cloud as it was. Null leaves positions alone, which must then lie in
+            [-1, 1].
         resolution: twice the highest frequency of the Fourier bands, along each axis; 2240, the paper's 1120, unless
             given.
         up: the axis that points up.

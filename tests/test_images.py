@@ -72,6 +72,13 @@ def test_digits_are_the_scans():
     check_batch(batch, data.modalities, data.num_classes)
 
 
+def test_digits_are_kept_in_memory_unless_told_otherwise():
+    kept, read = Digits(), Digits(cache=False)
+    batches = [batch_of(data, "train")["inputs"]["image"]["content"] for data in (kept, read)]
+    assert kept.train_set.cached is not None and read.train_set.cached is None
+    assert torch.equal(*batches)
+
+
 def test_counts_per_class():
     data = Digits()
     labels = batch_of(data, "train")["labels"]

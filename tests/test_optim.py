@@ -95,6 +95,11 @@ def test_adamw_decays_the_weight_and_not_the_bias() -> None:
     torch.testing.assert_close(layer.bias.detach(), bias, rtol=0, atol=0)
 
 
+def test_adamw_is_fused_on_the_cpu_but_where_it_could_not_be_clipped() -> None:
+    fused = [make_optimizer(nn.Linear(3, 2), "adamw", 1e-3, 0.1, mixed).defaults["fused"] for mixed in (False, True)]
+    assert fused == [True, None]
+
+
 def test_an_unknown_optimizer_is_named() -> None:
     with pytest.raises(InputError, match="optimizer is 'sgd': expected adamw or lamb"):
         make_optimizer(nn.Linear(1, 1), "sgd", 0.1, 0.0)  # type: ignore[arg-type]

@@ -106,6 +106,19 @@ def test_size_and_shape_stand_behind_what_the_files_say(folder, tmp_path, cache)
         assert own[:, [4, 8]].max() < 1e-5 if row < 4 else own[:, [2, 6]].min() > 0.999
 
 
+def test_nearest_points_are_not_looked_for_unless_needed(folder, monkeypatch):
+    monkeypatch.setattr("datamodules.point_base.nearest", None)
+    points_of(clouds(folder, normalise="ball", log_size=[0.5, 2.0]), "test")
+    with pytest.raises(TypeError):
+        points_of(clouds(folder, shape_context=[4]), "test")
+
+
+def test_a_cloud_too_far_out_for_its_squares_is_named(folder):
+    np.save(folder / "test" / "tall" / "1.npy", np.full((5, 4), -1e16))
+    with pytest.raises(InputError, match=r"tall/1.npy: expected coordinates below 1e\+15, found 1e\+16"):
+        batch_of(clouds(folder), "test")
+
+
 def test_a_cloud_without_a_size_is_named(folder):
     np.save(folder / "test" / "tall" / "1.npy", np.ones((5, 4)))
     expected = "tall/1.npy: expected a cloud with a size, as log_size is given, found points that all fall together"
@@ -208,6 +221,8 @@ def test_shape_contexts_stand_last_and_are_mirrored_with_their_cloud(tmp_path):
     assert data.modalities["points"]["channels"] == 1 + 1 + 4 + 2 * 28
     before, after = points_of(data, "test"), points_of(data, "test", training=True)
     assert not torch.equal(before["positions"], after["positions"])
+    without = points_of(clouds(tmp_path, features=["ny"], **options), "test")["content"]
+    torch.testing.assert_close(before["content"][..., :6], without)
     for start, count in ((6, 9), (34, 30)):
         found = after["content"][..., start : start + 28]
         expected = torch.stack([shape_context(cloud, nearest(cloud, count)) for cloud in after["positions"]])

@@ -33,13 +33,14 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW, or LAMB as the papers train with it; the Trainer clips gradients, neither of these does.
 
+    `mixed_precision` says that the Trainer's is Lightning's: then AdamW is not fused, as it could not be clipped.
+
     LAMB scales the step of every parameter by its trust ratio, also of those that do not decay, as DeepMind's code
     does (`optax.scale_by_trust_ratio`); timm alone would leave them out, and with no weight decay be plain Adam.
     """
     groups = parameter_groups(module, weight_decay)
     if name == "adamw":
-        # On the CPU one pass over memory instead of ten, but Lightning's mixed precision refuses to clip the gradients
-        # of a fused optimiser; on GPUs torch's choice.
+        # On the CPU one pass over memory instead of ten; on GPUs torch's choice.
         on_cpu = all(parameter.device.type == "cpu" for parameter in module.parameters())
         return torch.optim.AdamW(groups, lr=learning_rate, fused=True if on_cpu and not mixed_precision else None)
     if name == "lamb":
