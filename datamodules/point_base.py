@@ -35,7 +35,7 @@ from datamodules.point_augment import (
 from datamodules.point_files import NORMALS, POINT_EXTENSIONS, read_points
 from datamodules.splits import Kind, Split
 
-FARTHEST_READ = 1e15  # squares of what lies farther out overflow in float32
+FARTHEST_READ = 1e15  # well below where squares overflow in float32, 1e19
 
 POINTS = Kind("point clouds", POINT_EXTENSIONS, read_points)
 
@@ -128,7 +128,7 @@ class PointSet(FileSet):
         flat, context, up = (self.derived[key] for key in ("neighbours", "shape_context", "up"))
         shapes = []
         if flat or context:
-            near = nearest(positions, max(*flat, *context, 0))
+            near = nearest(positions, max(flat + context))
             shapes += [surface_shape(positions, near[:, :count], up) for count in flat]
             shapes += [shape_context(positions, near[:, :count]) for count in context]
         positions = positions / reach.clamp(min=torch.finfo(reach.dtype).tiny)
