@@ -9,8 +9,9 @@ import numpy as np
 from torchvision.datasets.folder import make_dataset
 
 from datamodules.base import located, require
-from datamodules.point_base import POINTS, Points
+from datamodules.point_base import Points
 from datamodules.point_files import NORMALS, join_features, load_arrays, take_columns
+from datamodules.point_sets import POINTS
 from datamodules.splits import ClassFolder, Kind, Split, cut
 from perceiver_lightning.errors import InputError
 

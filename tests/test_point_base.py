@@ -8,7 +8,7 @@ from point_clouds import write_boxes, write_off
 
 from datamodules.base import check_batch
 from datamodules.point_augment import nearest, shape_context
-from datamodules.point_base import POINTS
+from datamodules.point_sets import POINTS
 from datamodules.points import PointFolder
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.model import Perceiver
@@ -107,7 +107,7 @@ def test_size_and_shape_stand_behind_what_the_files_say(folder, tmp_path, cache)
 
 
 def test_nearest_points_are_not_looked_for_unless_needed(folder, monkeypatch):
-    monkeypatch.setattr("datamodules.point_base.nearest", None)
+    monkeypatch.setattr("datamodules.point_sets.nearest", None)
     points_of(clouds(folder, normalise="ball", log_size=[0.5, 2.0]), "test")
     with pytest.raises(TypeError):
         points_of(clouds(folder, shape_context=[4]), "test")
@@ -267,7 +267,7 @@ def test_the_cache_on_disk_is_found_again_and_knows_its_settings(folder, tmp_pat
     opened = []
     read = POINTS.open
     kind = POINTS._replace(open=lambda path, **reading: opened.append(path) or read(path, **reading))
-    for module in ("point_base", "points"):
+    for module in ("point_base", "point_sets", "points"):
         monkeypatch.setattr(f"datamodules.{module}.POINTS", kind)
     assert torch.equal(points_of(clouds(folder, **options), "test")["positions"], first["positions"])
     assert not opened
