@@ -65,6 +65,8 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def rows_of_clips(batch: dict[str, Any], axes: dict[str, int]) -> dict[str, Any]:
     """A batch with a row for each clip of each example, content (B * clips, T, *), where content is (B, clips, T, *).
 
+    Masks and coordinates have the same axis of clips, if they are there.
+
     Args:
         batch: as the loaders give it.
         axes: name of each modality -> the number of axes of its content where there is one clip.
@@ -74,7 +76,9 @@ def rows_of_clips(batch: dict[str, Any], axes: dict[str, int]) -> dict[str, Any]
     if all(part["content"].ndim == axes[name] for name, part in inputs.items()):
         return batch
     rows = {
-        name: {key: part[key].flatten(0, 1) for key in ("content", "mask") if key in part}
+        name: {
+            key: x.flatten(0, 1) for key, x in part.items() if isinstance(x, Tensor)
+        }  # places along axes are dropped
         for name, part in inputs.items()
     }
     rest["example"] = torch.arange(examples).repeat_interleave(clips).to(next(iter(rows.values()))["content"].device)

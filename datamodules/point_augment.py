@@ -149,6 +149,14 @@ def random_mirrors(batch: int, up: int, device: torch.device) -> Tensor:
     return factors_B1A
 
 
+def all_mirrors(up: int) -> Tensor:
+    """Factors (4, 3) of all that `random_mirrors` may do to a cloud, nothing first."""
+    factors_4A = torch.ones(4, 3)
+    for row, axis in enumerate(axis for axis in range(3) if axis != up):
+        factors_4A[[1 + row, 3], axis] = -1
+    return factors_4A
+
+
 def jitter(positions_BMA: Tensor, std: float) -> Tensor:
     """Move each point by normal noise, cut at 5 standard deviations (PointNet's 0.01 and 0.05)."""
     return positions_BMA + (std * torch.randn_like(positions_BMA)).clamp(-5 * std, 5 * std)

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from datamodules.base import located, require
+from datamodules.collate import rows_of_clips
 from datamodules.file_base import Files
 from datamodules.point_augment import (
     AXES,
     CONTEXT,
     Into,
+    all_mirrors,
     cutmix,
     drop_points,
     jitter,
@@ -70,6 +72,8 @@ class Points(Files, ABC):
         rotate: in training, turn each cloud (and its normals) about the axis up by up to so many degrees either way;
             180 for any angle.
         mirror: in training, mirror each cloud (and its normals) along each level axis, or not, by chance.
+        eval_mirrors: in evaluation, judge each cloud by the mean of its probabilities as it is and in its three mirror
+            images along the level axes; four times the work.
         stretch: in training, [least, greatest] of a random factor for each cloud and axis. Where `normalise` is "box"
             its lengths change, as `log_size` tells them, while positions are shares of them; elsewhere positions alone.
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
@@ -107,6 +111,7 @@ class Points(Files, ABC):
         up: Literal["x", "y", "z"] = "z",
         rotate: float = 0.0,
         mirror: bool = False,
+        eval_mirrors: bool = False,
         stretch: list[float] | None = None,
         scale_points: list[float] | None = None,
         jitter: float = 0.0,
@@ -183,6 +188,7 @@ class Points(Files, ABC):
         self.contexts = range(channels - CONTEXT * len(contexts), channels, CONTEXT)  # where each begins
         self.rotate = rotate
         self.mirror = mirror
+        self.eval_mirrors = eval_mirrors
         self.stretch = stretch
         self.scale_points = scale_points
         self.jitter = jitter
@@ -196,7 +202,9 @@ class Points(Files, ABC):
         return PointSet(split, self.reading, self.normalise, self.derived, count, seed, self.cache_dir)
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
-        """Augment a batch if training, and normalise its features. See `Files.finish`."""
+        """Augment a batch if training, else show it in mirrors if asked for; normalise features. See `Files.finish`."""
+        if self.eval_mirrors and not training:
+            batch = self._in_all_mirrors(batch)
         points, rest = dict(batch["inputs"]["points"]), {key: batch[key] for key in batch if key != "inputs"}
         if training:
             points = self._augment(**points)
@@ -210,6 +218,27 @@ class Points(Files, ABC):
             points["content"] = points["content"] * points["mask"][..., None]
         return {"inputs": {"points": points}, **rest}
 
+    def _in_all_mirrors(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch with a row for each cloud as it is, and for each of its mirror images along the level axes."""
+        factors_VA = all_mirrors(self.up)
+        several = {key: torch.stack([x] * len(factors_VA), 1) for key, x in batch["inputs"]["points"].items()}
+        clouds = len(several["positions"])
+        batch = rows_of_clips({**batch, "inputs": {"points": several}}, {"points": 3})
+        points = batch["inputs"]["points"]
+        factors_B1A = factors_VA.to(points["positions"]).repeat(clouds, 1)[:, None]
+        points["positions"] = points["positions"] * factors_B1A
+        self._mirror_features(points["content"], factors_B1A)
+        return batch
+
+    def _mirror_features(self, content: Tensor, factors: Tensor) -> None:
+        """Mirror normals and shape contexts, in place, as positions are mirrored by the factors (B, 1, 3)."""
+        for axis, name in enumerate(NORMALS):
+            if name in self.features:
+                content[..., self.features.index(name)] *= factors[..., axis]
+        for start in self.contexts:
+            own = slice(start, start + CONTEXT)
+            content[..., own] = mirror_context(content[..., own], factors)
+
     def _augment(self, content: Tensor, positions: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         content = content.clone()
         normals = [self.features.index(name) for name in NORMALS] if set(NORMALS) <= set(self.features) else []
@@ -221,12 +250,7 @@ class Points(Files, ABC):
         if self.mirror:
             factors = random_mirrors(len(positions), self.up, positions.device)
             positions = positions * factors
-            for axis, name in enumerate(NORMALS):
-                if name in self.features:
-                    content[..., self.features.index(name)] *= factors[..., axis]
-            for start in self.contexts:
-                own = slice(start, start + CONTEXT)
-                content[..., own] = mirror_context(content[..., own], factors)
+            self._mirror_features(content, factors)
         if self.stretch:
             low, high = self.stretch
             factors = random_stretch(len(positions), low, high, positions.device)

@@ -229,6 +229,43 @@ def test_shape_contexts_stand_last_and_are_mirrored_with_their_cloud(tmp_path):
         assert (found - expected).abs().gt(1e-3).float().mean() < 1e-3  # a point may stand on the edge of a cell
 
 
+def test_evaluation_shows_clouds_in_all_their_mirrors_as_one_example(tmp_path):
+    for split in ("train", "test"):
+        write_boxes(tmp_path / split / "a", 2, (1, 2, 4), "stl")
+        write_boxes(tmp_path / split / "b", 1, (1, 2, 4), "stl")
+    options = {"features": ["nx", "ny", "nz"], "num_points": 60, "shape_context": [9], "up": "y", "mirror": True}
+    plain, mirrored = clouds(tmp_path, **options), clouds(tmp_path, eval_mirrors=True, **options)
+    alone = plain.finish(batch_of(plain, "test"), training=False)
+    batch = mirrored.finish(batch_of(mirrored, "test"), training=False)
+    check_batch(batch, mirrored.modalities, mirrored.num_classes)
+    assert batch["example"].tolist() == [0] * 4 + [1] * 4 + [2] * 4 and batch["labels"].tolist() == [0] * 8 + [1] * 4
+    assert batch["name"] == [name for name in alone["name"] for _ in range(4)]
+    signs = torch.tensor([[1, 1, 1], [-1, 1, 1], [1, 1, -1], [-1, 1, -1]])[:, None]
+    of, points = alone["inputs"]["points"], batch["inputs"]["points"]
+    for row in range(12):
+        cloud, sign = row // 4, signs[row % 4]
+        assert torch.equal(points["positions"][row], of["positions"][cloud] * sign)
+        assert torch.equal(points["content"][row, :, :3], of["content"][cloud, :, :3] * sign)
+        expected = shape_context(points["positions"][row], nearest(points["positions"][row], 9))
+        assert (points["content"][row, :, 3:] - expected).abs().gt(1e-3).float().mean() < 0.01  # on edges of cells
+    assert len(mirrored.finish(batch_of(mirrored, "test"), training=True)["labels"]) == 3
+
+
+def test_a_padded_cloud_is_mirrored_as_it_is_alone(folder):
+    data = clouds(folder, eval_mirrors=True)
+    batch = batch_of(data, "test")
+    first = {
+        "inputs": {"points": {key: x[:1] for key, x in batch["inputs"]["points"].items()}},
+        "labels": batch["labels"][:1],
+    }
+    many, one = (data.finish(either, training=False)["inputs"]["points"] for either in (batch, first))
+    assert many["positions"].shape == (32, 8, 3)
+    assert many["mask"].sum(1).tolist() == [count for count in [5, 6, 7, 8] * 2 for _ in range(4)]
+    assert many["positions"][~many["mask"]].eq(0).all()
+    for key, x in one.items():
+        assert torch.equal(x, many[key][:4])
+
+
 def test_a_box_tells_its_lengths_and_stretching_changes_them_alone(tmp_path):
     for split in ("train", "test"):
         write_boxes(tmp_path / split / "a", 3, (1, 2, 4), "stl")
