@@ -156,7 +156,8 @@ class Points(Files, ABC):
             require(normalise is not None, "normalise", "ball, cube or box, as log_size is given", "null")
         neighbours, contexts = neighbours or [], shape_context or []
         for key, counts in (("neighbours", neighbours), ("shape_context", contexts)):
-            require(min(counts, default=3) >= 3, key, "numbers of at least 3 points", counts)
+            are_counts = min(counts, default=3) >= 3 and len(set(counts)) == len(counts)
+            require(are_counts, key, "numbers of at least 3 points, that differ", counts)
         require(not (rotate and contexts), "rotate", "0, as shape_context is given", rotate)
 
         sizes = 0 if log_size is None else 3 if normalise == "box" else 1
