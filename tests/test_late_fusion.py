@@ -118,7 +118,7 @@ def test_each_modality_is_drawn_by_its_own_perceiver():
 
 
 def test_maps_are_of_one_perceiver():
-    with pytest.raises(ValueError, match=r"perceiver is a LateFusion: expected a Perceiver; of late fusion, `\.of"):
+    with pytest.raises(ValueError, match=r"perceiver is of type LateFusion: expected Perceiver; of late fusion, `\.of"):
         record(fused(), inputs({}))
 
 

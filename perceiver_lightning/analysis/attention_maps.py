@@ -83,8 +83,8 @@ def record(perceiver: Perceiver, inputs: Mapping[str, Mapping[str, Any]]) -> Rec
     decoder: list[Any] = []
     if not isinstance(perceiver, Perceiver):
         raise ValueError(
-            f"perceiver is a {type(perceiver).__name__}: expected a Perceiver; of late fusion, `.of(modality)` and the "
-            "inputs of that modality alone"
+            f"perceiver is of type {type(perceiver).__name__}: expected Perceiver; of late fusion, `.of(modality)` and "
+            "the inputs of that modality alone; of an ensemble, `.first`"
         )
     modules = [*perceiver.cross_attends, *(layer for stack in perceiver.stacks for layer in cast(Any, stack))]
     hooks = [

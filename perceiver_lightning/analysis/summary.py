@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import LateFusion, Perceiver
+from perceiver_lightning.model import Ensemble, LateFusion, Perceiver
 from perceiver_lightning.model.perceiver import Attention
 
 Modalities = Mapping[str, Mapping[str, Any]]
@@ -35,7 +35,7 @@ STATES = 2  # arrays of its own shape that AdamW and LAMB keep for each paramete
 class HasPerceiver(Protocol):
     """A task: what trains a Perceiver."""
 
-    perceiver: Perceiver | LateFusion
+    perceiver: Perceiver | LateFusion | Ensemble
 
 
 class HasFacts(Protocol):
@@ -54,11 +54,12 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
         flops           of the forward pass of one example by dense attention; a multiply-add is two
         flops_executed  the same by the attention that the model takes in its parameters' dtype, without autocast
         modalities      {name: {"elements": M, "channels": C of the input array}}
-        latents         [N, D], with late fusion those of each modality
+        latents         [N, D], with late fusion those of each modality, of an ensemble those of each member
         memory_bytes    `training_memory` at the datamodule's batch size
     """
     perceiver, modalities, elements = task.perceiver, datamodule.modalities, datamodule.elements
-    of = {name: perceiver if isinstance(perceiver, Perceiver) else perceiver.of(name) for name in modalities}
+    first = perceiver.first if isinstance(perceiver, Ensemble) else perceiver
+    of = {name: first.of(name) if isinstance(first, LateFusion) else first for name in modalities}
     return {
         "parameters": sum(parameter.numel() for parameter in perceiver.parameters()),
         "flops": forward_flops(perceiver, modalities, elements, attention="dense"),
@@ -76,7 +77,7 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
 
 
 def forward_flops(
-    perceiver: Perceiver | LateFusion,
+    perceiver: Perceiver | LateFusion | Ensemble,
     modalities: Modalities,
     elements: Mapping[str, int] | None = None,
     attention: Attention | None = None,
@@ -99,7 +100,7 @@ def forward_flops(
 
 
 def training_memory(
-    perceiver: Perceiver | LateFusion,
+    perceiver: Perceiver | LateFusion | Ensemble,
     modalities: Modalities,
     batch_size: int,
     elements: Mapping[str, int] | None = None,
@@ -129,7 +130,7 @@ def training_memory(
     return memory.most
 
 
-def without_values(perceiver: Perceiver | LateFusion) -> Perceiver | LateFusion:
+def without_values(perceiver: Perceiver | LateFusion | Ensemble) -> Perceiver | LateFusion | Ensemble:
     """A copy on the meta device; the model itself is not copied, and stays as it is."""
     empty: dict[int, Any] = {
         id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)

@@ -1,6 +1,7 @@
 """Classification: from a batch through the Perceiver to loss, metrics and optimiser.
 
-Legend of shapes: B rows of a batch, E examples among them (E = B unless rows share an example), K classes.
+Legend of shapes: B rows of a batch, E examples among them (E = B unless rows share an example), K classes, L members
+of an ensemble (L = 1 unless there is one).
 """
 
 import json
@@ -27,7 +28,7 @@ from torchmetrics.classification import (
 )
 
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import LateFusion, Perceiver
+from perceiver_lightning.model import Ensemble, LateFusion, Perceiver
 from perceiver_lightning.training.optim import (
     OptimizerName,
     ScheduleName,
@@ -69,6 +70,8 @@ class ClassificationTask(LightningModule):
         class_weights: weigh classes in the training loss by their inverse frequency in the train split.
         fusion: of several modalities: "early", in one input array of one Perceiver; "late", the baseline, a
             Perceiver for each and the mean of their logits.
+        members: how many Perceivers, which differ in their weights alone, are trained side by side, each by its own
+            loss; the mean of their logits is judged and predicted (a deep ensemble). So many times the work.
         compile: run the core through torch.compile; checkpoints stay the same.
         perceiver: the arguments of `Perceiver`.
 
@@ -95,6 +98,7 @@ class ClassificationTask(LightningModule):
         label_smoothing: float = 0.0,
         class_weights: bool = False,
         fusion: Literal["early", "late"] = "early",
+        members: int = 1,
         compile: bool = False,
         **perceiver: Any,
     ):
@@ -104,6 +108,9 @@ class ClassificationTask(LightningModule):
         check_schedule(schedule, warmup, flat, milestones)
         if fusion not in ("early", "late"):
             raise InputError(f"fusion is {fusion!r}: expected early or late")
+        if members < 1 or (members > 1 and fusion == "late"):
+            expected = "1, as fusion is late" if fusion == "late" else "1 or more"
+            raise InputError(f"members is {members}: expected {expected}")
         if num_classes < 2:
             raise InputError(f"num_classes is {num_classes}: expected 2 or more")
         if class_names is not None and len(class_names) != num_classes:
@@ -115,9 +122,11 @@ class ClassificationTask(LightningModule):
                 f"label_smoothing is {label_smoothing}: expected 0 for data with several labels per example"
             )
         try:
-            self.perceiver: Perceiver | LateFusion
+            self.perceiver: Perceiver | LateFusion | Ensemble
             if fusion == "late":
                 self.perceiver = LateFusion(modalities, num_classes, **perceiver)
+            elif members > 1:
+                self.perceiver = Ensemble(members, modalities, num_classes, **perceiver)
             else:
                 self.perceiver = Perceiver(modalities, num_classes, **perceiver)
         except ValueError as error:
@@ -143,13 +152,19 @@ class ClassificationTask(LightningModule):
 
     def forward(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
         """Logits (B, K), float32 at the least, of a batch's `inputs`."""
-        logits_BK = self.perceiver(inputs)
-        if logits_BK.ndim != 2:
+        return self.member_logits(inputs).mean(0)
+
+    def member_logits(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
+        """What each member of the ensemble says, or the one Perceiver: logits (L, B, K), float32 at the least."""
+        logits_LBK = self.perceiver(inputs)
+        if not isinstance(self.perceiver, Ensemble):
+            logits_LBK = logits_LBK[None]
+        if logits_LBK.ndim != 3:
             raise InputError(
-                f"model: num_queries or query_resolution gives outputs of shape {tuple(logits_BK.shape)}: expected one "
-                "query, (B, K), for classification"
+                f"model: num_queries or query_resolution gives outputs of shape {tuple(logits_LBK.shape[1:])}: "
+                "expected one query, (B, K), for classification"
             )
-        return logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
+        return logits_LBK.to(torch.promote_types(logits_LBK.dtype, torch.float32))
 
     def loss(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy with labels (B,) or shares (B, K), or, for several labels, of a sigmoid for each class.
@@ -170,17 +185,18 @@ class ClassificationTask(LightningModule):
         return logits_BK.sigmoid() if self.multilabel else logits_BK.softmax(-1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch: the sum of the members', so that each learns as it would alone; their mean is logged."""
         labels = labels_of(batch)
-        logits_BK = self(batch["inputs"])
-        loss = self.loss(logits_BK, labels)
+        logits_LBK = self.member_logits(batch["inputs"])
+        members, logits_BK = len(logits_LBK), logits_LBK.mean(0)
+        loss = self.loss(logits_LBK.flatten(0, 1), labels.repeat(members, *[1] * (labels.ndim - 1)))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(logits_BK))
         if labels.ndim == 1:
             accuracy = (logits_BK.argmax(-1) == labels).float().mean()
             self.log(
                 "train/accuracy", accuracy, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(logits_BK)
             )
-        return loss
+        return members * loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss and metrics of a batch, under `val/`; returns what they judged, for callbacks: see `_evaluate`."""

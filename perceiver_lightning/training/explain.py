@@ -10,13 +10,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from perceiver_lightning.analysis.drawing import draw, turn
 from perceiver_lightning.analysis.panels import View
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import LateFusion, Perceiver
+from perceiver_lightning.model import Ensemble, LateFusion, Perceiver
 
 DPI = 130
 
 
 def figures(
-    perceiver: Perceiver | LateFusion,
+    perceiver: Perceiver | LateFusion | Ensemble,
     batch: Mapping[str, Any],
     rows: Sequence[int] | None = None,
     datamodule: Any = None,
@@ -27,7 +27,7 @@ def figures(
     """For each example of a batch, or those of `rows`, a figure of where the model looks, by modality.
 
     Args:
-        perceiver: the model; a task has it as `.perceiver`.
+        perceiver: the model; a task has it as `.perceiver`. Of an ensemble the first is drawn.
         batch: of the contract in `datamodules.base`, on the model's device.
         rows: of the batch; the first of each example when not given.
         datamodule: what the batch is from: it may know patches and what colours were scaled by.
@@ -41,7 +41,7 @@ def figures(
     if isinstance(perceiver, LateFusion):  # each has a Perceiver, which looks at nothing else
         seen: list[tuple[Perceiver, Any]] = [(perceiver.of(name), {name: part}) for name, part in inputs.items()]
     else:
-        seen = [(perceiver, inputs)]
+        seen = [(perceiver.first if isinstance(perceiver, Ensemble) else perceiver, inputs)]
     drawn: list[dict[str, Figure]] = [{} for _ in rows]
     for model, parts in seen:
         last = sum(len(crosses) for crosses, _ in model.order) - 1
