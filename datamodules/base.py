@@ -23,7 +23,7 @@ are kept in checkpoints):
         mask        optional bool (B, *grid) or (B, M), True where an element is there
     }}
     labels   int64 (B,), or float (B, K) for several labels or soft ones (MixUp); not needed to predict
-    example  int64 (B,), optional: rows with the same number are parts of one example (crops, clips)
+    example  int64 (B,), optional: rows with the same number are parts of one example (crops, clips ...)
     name     list of B strings, optional: for predictions and error messages
 
 Positions lie in [-1, 1]. A modality that one example lacks has a mask row of False; one that the whole batch lacks is

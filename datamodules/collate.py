@@ -75,10 +75,8 @@ def rows_of_clips(batch: dict[str, Any], axes: dict[str, int]) -> dict[str, Any]
     examples, clips = next(iter(inputs.values()))["content"].shape[:2]
     if all(part["content"].ndim == axes[name] for name, part in inputs.items()):
         return batch
-    rows = {
-        name: {
-            key: x.flatten(0, 1) for key, x in part.items() if isinstance(x, Tensor)
-        }  # places along axes are dropped
+    rows = {  # places along axes are no tensors, and dropped
+        name: {key: x.flatten(0, 1) for key, x in part.items() if isinstance(x, Tensor)}
         for name, part in inputs.items()
     }
     rest["example"] = torch.arange(examples).repeat_interleave(clips).to(next(iter(rows.values()))["content"].device)

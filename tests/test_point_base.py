@@ -7,11 +7,13 @@ from image_files import batch_of
 from point_clouds import write_boxes, write_off
 
 from datamodules.base import check_batch
+from datamodules.collate import collate
 from datamodules.point_augment import nearest, shape_context
 from datamodules.point_sets import POINTS
 from datamodules.points import PointFolder
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.model import Perceiver
+from perceiver_lightning.tasks.classification import ClassificationTask
 
 
 @pytest.fixture(autouse=True)
@@ -252,18 +254,31 @@ def test_evaluation_shows_clouds_in_all_their_mirrors_as_one_example(tmp_path):
 
 
 def test_a_padded_cloud_is_mirrored_as_it_is_alone(folder):
-    data = clouds(folder, eval_mirrors=True)
-    batch = batch_of(data, "test")
-    first = {
-        "inputs": {"points": {key: x[:1] for key, x in batch["inputs"]["points"].items()}},
-        "labels": batch["labels"][:1],
-    }
-    many, one = (data.finish(either, training=False)["inputs"]["points"] for either in (batch, first))
+    data = clouds(folder, eval_mirrors=True, feature_mean=3)
+    many = points_of(data, "test")
     assert many["positions"].shape == (32, 8, 3)
     assert many["mask"].sum(1).tolist() == [count for count in [5, 6, 7, 8] * 2 for _ in range(4)]
-    assert many["positions"][~many["mask"]].eq(0).all()
-    for key, x in one.items():
-        assert torch.equal(x, many[key][:4])
+    assert many["positions"][~many["mask"]].eq(0).all() and many["content"][~many["mask"]].eq(0).all()
+    for row in range(8):
+        alone = data.finish(collate([data.test_set[row]]), training=False)["inputs"]["points"]
+        assert "mask" not in alone
+        for mirror in range(4):
+            there = many["mask"][4 * row + mirror]
+            for key in ("content", "positions"):
+                assert torch.equal(alone[key][mirror], many[key][4 * row + mirror, there])
+
+
+def test_clouds_without_labels_are_predicted_over_their_mirrors(folder):
+    data = clouds(folder, eval_mirrors=True, predict_dir=str(folder / "test"))
+    batch = data.finish(batch_of(data, "predict"), training=False)
+    check_batch(batch, data.modalities, data.num_classes, needs_labels=False)
+    torch.manual_seed(0)
+    task = ClassificationTask(data.modalities, 2, num_latents=4, latent_width=8, self_heads=2, bands=2).eval()
+    found = task.predict_step(batch, 0)
+    assert found["name"] == sorted(set(batch["name"])) and len(batch["name"]) == 32
+    expected = task(batch["inputs"]).softmax(-1).unflatten(0, (8, 4)).mean(1)
+    torch.testing.assert_close(found["probabilities"], expected)
+    assert (expected - task(batch["inputs"])[::4].softmax(-1)).abs().max() > 1e-6
 
 
 def test_a_box_tells_its_lengths_and_stretching_changes_them_alone(tmp_path):

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import Ensemble, LateFusion, Perceiver
+from perceiver_lightning.model import Ensemble, LateFusion, Model, Perceiver
 from perceiver_lightning.model.perceiver import Attention
 
 Modalities = Mapping[str, Mapping[str, Any]]
@@ -35,7 +35,7 @@ STATES = 2  # arrays of its own shape that AdamW and LAMB keep for each paramete
 class HasPerceiver(Protocol):
     """A task: what trains a Perceiver."""
 
-    perceiver: Perceiver | LateFusion | Ensemble
+    perceiver: Model
 
 
 class HasFacts(Protocol):
@@ -77,7 +77,7 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
 
 
 def forward_flops(
-    perceiver: Perceiver | LateFusion | Ensemble,
+    perceiver: Model,
     modalities: Modalities,
     elements: Mapping[str, int] | None = None,
     attention: Attention | None = None,
@@ -100,7 +100,7 @@ def forward_flops(
 
 
 def training_memory(
-    perceiver: Perceiver | LateFusion | Ensemble,
+    perceiver: Model,
     modalities: Modalities,
     batch_size: int,
     elements: Mapping[str, int] | None = None,
@@ -130,7 +130,7 @@ def training_memory(
     return memory.most
 
 
-def without_values(perceiver: Perceiver | LateFusion | Ensemble) -> Perceiver | LateFusion | Ensemble:
+def without_values(perceiver: Model) -> Model:
     """A copy on the meta device; the model itself is not copied, and stays as it is."""
     empty: dict[int, Any] = {
         id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)

@@ -9,4 +9,6 @@ from .ensemble import Ensemble
 from .late_fusion import LateFusion
 from .perceiver import Perceiver
 
-__all__ = ["Ensemble", "LateFusion", "Perceiver"]
+Model = Perceiver | LateFusion | Ensemble
+
+__all__ = ["Ensemble", "LateFusion", "Model", "Perceiver"]

@@ -22,7 +22,7 @@ class Ensemble(nn.Module):
         perceiver: the other arguments of `Perceiver`, the same for each.
 
     Source: Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles"
-    (2017), section 2.4.
+    (2017), who judge by the mean of probabilities; a task here takes that of logits, as of late fusion.
     """
 
     def __init__(self, members: int, modalities: Mapping[str, Mapping[str, Any]], num_outputs: int, **perceiver: Any):

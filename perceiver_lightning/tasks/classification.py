@@ -15,6 +15,8 @@ from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -28,7 +30,7 @@ from torchmetrics.classification import (
 )
 
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import Ensemble, LateFusion, Perceiver
+from perceiver_lightning.model import Ensemble, LateFusion, Model, Perceiver
 from perceiver_lightning.training.optim import (
     OptimizerName,
     ScheduleName,
@@ -71,7 +73,7 @@ class ClassificationTask(LightningModule):
         fusion: of several modalities: "early", in one input array of one Perceiver; "late", the baseline, a
             Perceiver for each and the mean of their logits.
         members: how many Perceivers, which differ in their weights alone, are trained side by side, each by its own
-            loss; the mean of their logits is judged and predicted (a deep ensemble). So many times the work.
+            loss; the mean of their logits is judged and predicted (a deep ensemble). L times the work.
         compile: run the core through torch.compile; checkpoints stay the same.
         perceiver: the arguments of `Perceiver`.
 
@@ -122,7 +124,7 @@ class ClassificationTask(LightningModule):
                 f"label_smoothing is {label_smoothing}: expected 0 for data with several labels per example"
             )
         try:
-            self.perceiver: Perceiver | LateFusion | Ensemble
+            self.perceiver: Model
             if fusion == "late":
                 self.perceiver = LateFusion(modalities, num_classes, **perceiver)
             elif members > 1:
@@ -197,6 +199,19 @@ class ClassificationTask(LightningModule):
                 "train/accuracy", accuracy, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(logits_BK)
             )
         return members * loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does it, but the norm of each member of an ensemble by itself."""
+        if isinstance(self.perceiver, Ensemble) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            for member in self.perceiver.members:
+                clip_grad_norm_(member.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss and metrics of a batch, under `val/`; returns what they judged, for callbacks: see `_evaluate`."""

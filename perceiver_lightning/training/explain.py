@@ -10,13 +10,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from perceiver_lightning.analysis.drawing import draw, turn
 from perceiver_lightning.analysis.panels import View
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import Ensemble, LateFusion, Perceiver
+from perceiver_lightning.model import Ensemble, LateFusion, Model, Perceiver
 
 DPI = 130
 
 
 def figures(
-    perceiver: Perceiver | LateFusion | Ensemble,
+    perceiver: Model,
     batch: Mapping[str, Any],
     rows: Sequence[int] | None = None,
     datamodule: Any = None,
@@ -53,7 +53,7 @@ def figures(
 
 
 def first_rows(batch: Mapping[str, Any]) -> list[int]:
-    """The first row of each example, by rising `example`: rows that share one are its crops or clips."""
+    """The first row of each example, by rising `example`: rows that share one are its crops, clips or mirror images."""
     content = next(iter(batch["inputs"].values()))["content"]
     examples = batch["example"].tolist() if "example" in batch else list(range(len(content)))
     first: dict[int, int] = {}
@@ -82,7 +82,8 @@ class Explain(Callback):
     """In a prediction, writes where the model looked: for each file a picture of each modality, in the same subfolder.
 
     `a/b.jpg` becomes `a/b.jpg.image.png`; of points also `.gif`, which turns. Drawing takes longer than predicting, so
-    only the first examples are drawn; the last line says how many. On several devices the first one's are.
+    only the first examples are drawn; the last line says how many. On several devices the first one's are, of an
+    ensemble its first member.
 
     Args:
         folder: of the pictures.

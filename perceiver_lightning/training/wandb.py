@@ -105,7 +105,8 @@ class WandbReport(Callback):
         val/worst_mistakes     a table of the wrong examples with the highest losses, pictures beside them where the
                                data are pictures; of the first device
         val/attention/<name>   where the model looks in the first examples, the same each time, by modality
-                               (`analysis.drawing.draw`); of any task that has a Perceiver as `.perceiver`
+                               (`analysis.drawing.draw`); of any task that has a Perceiver as `.perceiver`, of an
+                               ensemble's first member
 
     Args:
         worst: rows of that table.
