@@ -73,7 +73,7 @@ class Points(Files, ABC):
             180 for any angle.
         mirror: in training, mirror each cloud (and its normals) along each level axis, or not, by chance.
         eval_mirrors: in evaluation, judge each cloud by the mean of its probabilities as it is and in its three mirror
-            images along the level axes; four times the work and the memory.
+            images along the level axes; a batch has four times as many rows.
         stretch: in training, [least, greatest] of a random factor for each cloud and axis. Where `normalise` is "box"
             its lengths change, as `log_size` tells them, while positions are shares of them; elsewhere positions alone.
         scale_points: in training, [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
