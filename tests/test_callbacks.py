@@ -86,6 +86,21 @@ def test_last_is_the_newest_where_nothing_validates(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_epochs": 3, "check_val_every_n_epoch": 2}, ["1/3 4", "2/3 8 validated", "3/3 12"]),
+        ({"max_epochs": 1, "val_check_interval": 2}, ["1/1 2 validated", "1/1 4 validated"]),
+        ({"max_epochs": 2, "val_check_interval": 3}, ["1/2 3 validated", "2/2 7 validated"]),
+    ],
+)
+def test_a_line_per_validation_and_per_epoch_without_any(tmp_path, capsys, options, expected):
+    trainer = make_trainer(tmp_path, best_and_last(tmp_path), EpochLines(), num_sanity_val_steps=1, **options)
+    trainer.fit(Line([0, 1, 2]), loader(4), loader(1))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [f"{line[1]} {line[3]}{' validated' * ('val/score' in line)}" for line in lines] == expected
+
+
+@pytest.mark.parametrize(
     ("current", "most", "text"), [(0, 30, " 1/30"), (9, 30, "10/30"), (0, None, "1"), (4, -1, "5")]
 )
 def test_epochs_are_counted_from_one(current, most, text):

@@ -194,26 +194,28 @@ def counted(trainer: Trainer) -> str:
 
 
 class EpochLines(Callback):
-    """One line per validation: reads well in a terminal, above the bar, and in a file."""
+    """One line per validation, and per epoch without any: reads well in a terminal, above the bar, and in a file."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self.start = time.monotonic()
+        self.start, self.validated = time.monotonic(), -1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._print(trainer)
+            self.validated = trainer.current_epoch
+            self._print(trainer, headline(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line where nothing validates."""
-        if not trainer.enable_validation:
-            self._print(trainer)
+        """Print the line of an epoch that did not validate, without what an earlier validation found."""
+        if self.validated != trainer.current_epoch:
+            known = headline(trainer)
+            self._print(trainer, {name: value for name, value in known.items() if not name.startswith("val/")})
 
-    def _print(self, trainer: Trainer) -> None:
+    def _print(self, trainer: Trainer, known: dict[str, float]) -> None:
         if trainer.is_global_zero:
             clock = timedelta(seconds=round(time.monotonic() - self.start))
-            metrics = "  ".join(f"{name} {value:.4f}" for name, value in headline(trainer).items())
+            metrics = "  ".join(f"{name} {value:.4f}" for name, value in known.items())
             line = f"epoch {counted(trainer)}  step {trainer.global_step}  {clock}  {metrics}"
             if isinstance(trainer.progress_bar_callback, Bar):
                 trainer.progress_bar_callback.print(line)
