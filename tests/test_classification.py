@@ -312,8 +312,9 @@ def test_masks_and_positions_reach_the_model() -> None:
     torch.testing.assert_close(with_padding[0]["probabilities"], alone[0]["probabilities"])  # type: ignore[index]
 
 
-def test_compiling_keeps_the_names_of_the_weights() -> None:
-    task, plain = make_task(3, compile=True), make_task(3)
+@pytest.mark.parametrize("members", [1, 2])
+def test_compiling_keeps_the_names_of_the_weights(members) -> None:
+    task, plain = make_task(3, members=members, compile=True), make_task(3, members=members)
     task.setup("fit")
     assert task.perceiver._compiled_call_impl is not None
     assert list(task.state_dict()) == list(plain.state_dict())
