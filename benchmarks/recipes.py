@@ -61,10 +61,11 @@ RECIPES = {
     "configs/audio/fsdd.yaml": Recipe(SPEAKERS, seeds=3, ridge=8),
     "configs/audio/fsdd_waveform.yaml": Recipe({"official split": []}),
     "configs/audio/esc10.yaml": Recipe(FOLDS, ridge=1),
-    "configs/points/ldraw.yaml": Recipe({"test split": []}),
+    "configs/points/ldraw.yaml": Recipe({"test split": []}, seeds=3),
     "configs/video/grid_color.yaml": Recipe(CLIPS, seeds=3, noise=True),
     "configs/audio_visual/grid_letter.yaml": Recipe(CLIPS, seeds=3, noise=True),
     "configs/multimodal/av_digits.yaml": Recipe(PAIRS, seeds=3, noise=True),
+    **{f"configs/synthetic/{name}.yaml": Recipe({"test split": []}) for name in ["shapes", "tones", "solids", "moving"]},
 }
 
 

@@ -115,14 +115,14 @@ class ESC(Audio):
 
     def find_train(self) -> tuple[Split, Split | None]:
         """The folds that are neither test nor validation, and the validation fold if there is one."""
-        whole, folds = list_esc(self.folder, self.class_names)
+        whole, folds = list_esc(self.folder, self.class_names, self.skip_broken)
         train = [row for row, fold in enumerate(folds) if fold not in (self.test_fold, self.val_fold)]
         val = [row for row, fold in enumerate(folds) if fold == self.val_fold]
         return select(whole, train, "train"), select(whole, val, "val_fold") if self.val_fold else None
 
     def find_test(self) -> Split:
         """The test fold."""
-        whole, folds = list_esc(self.folder, self.class_names)
+        whole, folds = list_esc(self.folder, self.class_names, self.skip_broken)
         return select(whole, [row for row, fold in enumerate(folds) if fold == self.test_fold], "test_fold")
 
 

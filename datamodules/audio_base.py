@@ -46,7 +46,7 @@ class Audio(Files, ABC):
         scale: the [mean, standard deviation] that are taken out; null for each clip's own, which also takes out how
             loud it is.
         batch_size: files in a batch, on each device.
-        num_workers: processes that read ahead; 0 is right for cached clips, else about one per core.
+        num_workers: processes that read ahead; 0 is right for cached clips that fit into memory, else one per core.
         val_fraction: share of train that is cut off for validation where the data bring no validation split,
             the same share of each class.
         split_seed: the seed of that cut.

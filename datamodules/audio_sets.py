@@ -8,7 +8,7 @@ from pathlib import Path
 from datamodules.audio_files import CLIPS
 from datamodules.base import require
 from datamodules.splits import Split
-from datamodules.tables import read_csv
+from datamodules.tables import check_present, read_csv
 from perceiver_lightning.errors import InputError
 
 SPEAKERS = ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]
@@ -60,16 +60,18 @@ def list_fsdd(folder: Path) -> Split:
     return Split([str(folder / name) for name in names], names, labels, str(folder), CLIPS, strata=strata)
 
 
-def list_esc(folder: Path, class_names: Sequence[str]) -> tuple[Split, list[int]]:
+def list_esc(folder: Path, class_names: Sequence[str], skip_absent: bool) -> tuple[Split, list[int]]:
     """All files of ESC-50 or ESC-10 with their recordings as groups; and the fold of each.
 
     Raises:
-        InputError: neither `meta/esc50.csv` nor, of ESC-10, its folders are there; a name without fold and source.
+        InputError: neither `meta/esc50.csv` nor, of ESC-10, its folders are there; a name without fold and source; a
+            file of the table is absent, unless `skip_absent`.
     """
     table = folder / "meta" / "esc50.csv"
     if table.is_file():
         lines = read_csv(table, ["filename", "category"])
         found = [(folder / "audio" / line["filename"], line["category"]) for line in lines]
+        check_present([str(path) for path, name in found if name in class_names], table, skip_absent)
     elif len(class_names) == len(ESC10):
         paths = sorted(path for path in folder.rglob("*") if path.suffix in CLIPS.extensions)
         numbered = [(path, re.match(r"\d+", path.parent.name)) for path in paths]

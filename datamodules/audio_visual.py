@@ -54,7 +54,7 @@ class PictureOptions(TypedDict, total=False):
 
 
 class SoundOptions(TypedDict, total=False):
-    """What the sound has by itself, as `Audio` has it; the rest is that of the whole."""
+    """What the sound has by itself, as `Audio` has it; times, crops and labels are those of the whole clip."""
 
     sample_rate: int
     channels: int
@@ -92,7 +92,7 @@ class AudioVisual(Files, ABC):
             each time, of a level between none and that.
         eval_clips: clips of each file in evaluation, evenly spread, whose probabilities are averaged.
         batch_size: files in a batch, on each device.
-        num_workers: processes that read ahead; 0 is right for cached clips, else about one per core.
+        num_workers: processes that read ahead; 0 is right for cached clips that fit into memory, else one per core.
         val_fraction: share of train that is cut off for validation where the data bring no validation split,
             the same share of each class.
         split_seed: the seed of that cut.

@@ -26,8 +26,8 @@ class Paired(DataModule):
     counterpart is left out, and counted in the log.
 
     Each member reads, augments and normalises its own modalities as it does alone; its batch_size and num_workers
-    have no meaning here. What changes labels or adds rows (mixup, cutmix, eval_clips, eval_mirrors) cannot be
-    shared, and is an error.
+    have no meaning here. What changes labels or adds rows (mixup, cutmix, ten_crop, eval_clips, eval_mirrors)
+    cannot be shared, and is an error.
 
     A modality that is dropped or hidden is masked, never left out: so its modality vector stays in the graph, with a
     gradient of zero, where training on several devices would otherwise wait for one that does not come.
@@ -239,6 +239,7 @@ def check_rest(name: str, given: dict[str, Any], done: dict[str, Any]) -> None:
     """Raise an InputError if a member's finishing has changed labels, or made several rows of one."""
     before, after = given.get("labels"), done.get("labels")
     same = before is after or (before is not None and after is not None and torch.equal(before, after))
-    expected = "labels and rows left as they are, as members share them (no mixup, cutmix, eval_clips or eval_mirrors)"
+    shared = "no mixup, cutmix, ten_crop, eval_clips or eval_mirrors"
+    expected = f"labels and rows left as they are, as members share them ({shared})"
     require("example" not in done, f"members[{name!r}]", expected, "several rows of one example")
     require(same, f"members[{name!r}]", expected, "other labels")

@@ -179,7 +179,10 @@ def _load_off(path: Path) -> trimesh.Trimesh:
     Hundreds of ModelNet40's begin with "OFF490 518 0", without the line break.
     """
     text = re.sub("#.*", "", path.read_text(errors="replace"))
-    counts, *lines = [line for line in re.sub(r"^\s*C?OFF", "", text).splitlines() if line.strip()]
+    lines = [line for line in re.sub(r"^\s*C?OFF", "", text).splitlines() if line.strip()]
+    if not lines:
+        raise ValueError("no numbers of vertices and faces")
+    counts, *lines = lines
     num_vertices, num_faces = map(int, counts.split()[:2])
     found = len(lines)
     if found < num_vertices + num_faces:

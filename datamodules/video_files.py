@@ -126,28 +126,42 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, float]]:
         with av.open(os.fspath(path), **options) as container:
             if not (container.streams.video or container.streams.audio):
                 raise InputError(f"{path}: expected a video, found neither pictures nor sound")
+            _check_whole(Path(path), container.format.name)
             yield container, (container.start_time or 0) / av.time_base
     except av.FFmpegError as error:
         raise InputError(f"{path}: expected a video, found a file that cannot be decoded ({error})") from error
 
 
+def _check_whole(path: Path, form: str) -> None:
+    """InputError if a GIF or AVI is cut short, of which FFmpeg takes what is left for all that there was."""
+    if form == "gif" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
+        raise InputError(f"{path}: expected a GIF that ends with its trailer, found one that is cut short")
+    if form == "avi":
+        with open(path, "rb") as file:
+            promised, found = int.from_bytes(file.read(8)[4:], "little") + 8, path.stat().st_size
+        if found < promised < 2**31:  # writers that cannot go back leave the greatest number
+            raise InputError(f"{path}: expected {promised} bytes, as its header says, found {found}")
+
+
 def _frames(container: Any, stream: Any, where: str) -> Iterator[Any]:
     """All frames of a stream; afterwards InputError if the whole file ended before its header says.
 
-    Only the file as a whole can tell: one of its streams may end before the others.
+    Only the file as a whole can tell: one of its streams may end before the others. Headers are a few frames off, so
+    a file may lack two packets (or 0.1 s) and a twentieth of its length unnoticed.
     """
     stream.codec_context.thread_count = 1  # files are decoded side by side instead
-    begin, end = None, 0.0
+    begin, end, longest = None, 0.0, 0.05
     for packet in container.demux():
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is not None and packet.time_base is not None:
             begin = float(stamp * packet.time_base) if begin is None else begin
-            end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
+            lasts = float((packet.duration or 0) * packet.time_base)
+            end, longest = max(end, float(stamp * packet.time_base) + lasts), max(longest, lasts)
         if packet.stream is stream:
             yield from packet.decode()
     promised = (container.duration or 0) / av.time_base
     found = end - min(begin or 0.0, 0.0)
-    if found < 0.9 * promised - 0.1:  # headers are a few frames off
+    if found < 0.95 * promised - 2 * longest:
         raise InputError(f"{where}: expected {promised:.2f} s of video, as its header says, found {found:.2f} s")
 
 

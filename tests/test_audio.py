@@ -135,6 +135,17 @@ def test_esc_says_what_is_wrong(tmp_path):
         ESC(str(tmp_path), 10).setup("fit")
 
 
+def test_a_table_of_esc_that_names_absent_files(tmp_path):
+    write_esc50(tmp_path)
+    gone = next((tmp_path / "audio").iterdir())
+    gone.unlink()
+    message = f"{tmp_path}/meta/esc50.csv: expected the files it names, found 1 of 500 absent, as {gone}"
+    with pytest.raises(InputError, match=message):
+        ESC(str(tmp_path)).setup("fit")
+    data = ESC(str(tmp_path), skip_broken=True, sample_rate=8000, val_fold=2)
+    assert len(sum(names_of(data).values(), [])) == 499
+
+
 # ---------------------------------------------------------------- spoken words
 
 

@@ -1,5 +1,7 @@
 """Bad input ends with one sentence on stderr, status 2, and nothing half-written."""
 
+import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,30 @@ def test_a_missing_folder_in_predict(run, capsys):
     args = [f"--ckpt_path={run}/checkpoints/best.ckpt", "--data.init_args.predict_dir=nowhere"]
     assert "nowhere" in fails(capsys, "predict", *args)
     assert not (run / "predictions.csv").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "data, ending, options",
+    [
+        ("AudioFolder", "wav", {"sample_rate": 8000}),
+        ("PointFolder", "off", {"num_points": 8}),
+        ("VideoFolder", "mp4", {"frames": 2, "size": 8}),
+        ("AudioVisualFolder", "mkv", {"seconds": 1}),
+    ],
+)
+def test_broken_files_of_any_kind(here, capsys, data, ending, options, workers):
+    for split, name in itertools.product(["train", "test"], ["cat", "dog"]):
+        folder = here / "files" / split / name
+        folder.mkdir(parents=True)
+        for i in range(4):
+            (folder / f"{i}.{ending}").write_text("not what it says")
+    given = {"root": "files", "val_fraction": 0.25, "cache": "null", "num_workers": workers, **options}
+    said = fails(
+        capsys, "fit", "--config=tiny.yaml", f"--data={data}", *(f"--data.init_args.{k}={v}" for k, v in given.items())
+    )
+    assert re.match(rf"files/train/(cat|dog)/\d\.{ending}: expected ", said)
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

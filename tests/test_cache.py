@@ -157,6 +157,30 @@ def test_two_at_once_read_each_file_once(files, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_at_once_build_one_cache(files, tmp_path):
+    script = """if True:
+        import sys, time
+        import numpy as np
+        from pathlib import Path
+        from datamodules.cache import cached
+        read = []
+        def slow(path):
+            read.append(path)
+            time.sleep(0.3)
+            return np.full((int(Path(path).read_text()), 2), 7, np.int16)
+        arrays = cached(sys.argv[2:], slow, {}, "Reading", folder=Path(sys.argv[1]))
+        print(len(read), [len(array) for array in arrays], sum(array.sum() for array in arrays))
+    """
+    place = tmp_path / "cache"
+    command = [sys.executable, "-c", script, str(place), *map(str, files)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0].splitlines()[-1] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(said) == ["0 [3, 0, 5, 1] 126", "4 [3, 0, 5, 1] 126"]
+    assert [path.suffix for path in place.iterdir() if path.is_dir()] == [""]
+
+
+@pytest.mark.slow
 def test_one_that_is_killed_leaves_nothing_that_is_taken_for_a_cache(files, tmp_path):
     script = """if True:
         import os, signal, sys

@@ -316,7 +316,9 @@ def test_finishing_alone_and_together_is_the_same(tmp_path):
 def test_what_members_cannot_share_is_refused(change):
     data = two()
     data.members["other"].finish = lambda batch, training: change(batch)
-    message = r"members\['other'\]: expected labels and rows left as they are, .* \(no mixup, cutmix, eval_clips or "
+    message = (
+        r"members\['other'\]: expected labels and rows left as they are, .* \(no mixup, cutmix, ten_crop, eval_clips"
+    )
     with pytest.raises(InputError, match=message):
         data.finish(batch_of(data, "train"), training=True)
 

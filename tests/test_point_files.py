@@ -90,6 +90,7 @@ def test_a_mesh_without_faces_is_a_cloud_of_its_vertices(tmp_path, ending):
     [
         ("a.off", "", "expected points, found an empty file"),
         ("a.off", "OFF\n0 0 0\n", "expected a mesh or points, found neither"),
+        ("a.off", "OFF\n", "found a file that cannot be read .no numbers of vertices and faces"),
         ("a.obj", "# nothing\n", "expected a mesh or points, found"),
         ("a.off", "no mesh at all", "expected a mesh or points, found a file that cannot be read"),
         ("a.off", "OFF\n4 1 0\n0 0 0\n1 0 0\n", "expected a mesh or points, found a file that cannot be read"),
