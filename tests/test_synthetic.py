@@ -120,12 +120,12 @@ def pooled(values: torch.Tensor, edges: torch.Tensor) -> np.ndarray:
 
 
 VIEWS = {
-    "pixels": lambda: Shapes(sizes=(2000, 4, 1000)),
-    "waveform": lambda: Tones(sizes=(2000, 4, 1000), mels=None),
-    "spectrogram": lambda: Tones(sizes=(2000, 4, 1000)),
-    "spectrogram patches": lambda: Tones(sizes=(2000, 4, 1000), patch=[2, 4]),
+    "pixels": lambda: Shapes(sizes=(8000, 4, 1000)),
+    "waveform": lambda: Tones(sizes=(8000, 4, 1000), mels=None),
+    "spectrogram": lambda: Tones(sizes=(8000, 4, 1000)),
+    "spectrogram patches": lambda: Tones(sizes=(8000, 4, 1000), patch=[2, 4]),
     "points": lambda: Solids(sizes=(8000, 4, 1000)),
-    "film and sound": lambda: Moving(sizes=(2000, 4, 1000)),
+    "film and sound": lambda: Moving(sizes=(8000, 4, 1000)),
 }
 
 
