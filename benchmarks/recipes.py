@@ -65,7 +65,9 @@ RECIPES = {
     "configs/video/grid_color.yaml": Recipe(CLIPS, seeds=3, noise=True),
     "configs/audio_visual/grid_letter.yaml": Recipe(CLIPS, seeds=3, noise=True),
     "configs/multimodal/av_digits.yaml": Recipe(PAIRS, seeds=3, noise=True),
-    **{f"configs/synthetic/{name}.yaml": Recipe({"test split": []}) for name in ["shapes", "tones", "solids", "moving"]},
+    **{
+        f"configs/synthetic/{name}.yaml": Recipe({"test split": []}) for name in ["shapes", "tones", "solids", "moving"]
+    },
 }
 
 

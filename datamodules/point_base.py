@@ -84,7 +84,7 @@ class Points(Files, ABC):
         num_workers: processes that read ahead; 0 is right for clouds in memory, else about one per core.
         cache: keep clouds as they are read, normalised, with all their points: "memory"; or "disk", memory-mapped,
             which all processes share and later runs find again; null reads each cloud each time. Clouds of one array
-            (npz, HDF5, those made up) have no files to find them by: "disk" keeps them in memory, too.
+            (npz, HDF5, those made up) have no files to find them by: for them "disk" means "memory".
         cache_dir: the folder of caches on disk; `cache` in the folder of all data if not given.
         options: as all `Files` have them: `val_fraction`, `split_seed`, `balanced_sampling`, `predict_dir` and
             `skip_broken`.

@@ -49,7 +49,7 @@ class Video(Files, ABC):
             in the place of the picture: what stands still and how bright it is are gone.
         eval_clips: clips of each file in evaluation, evenly spread, whose probabilities are averaged.
         batch_size: files in a batch, on each device.
-        num_workers: processes that read ahead; 0 is right for cached clips, else about one per core.
+        num_workers: processes that read ahead; 0 is right for cached clips that fit into memory, else one per core.
         val_fraction: share of train that is cut off for validation where the data bring no validation split,
             the same share of each class.
         split_seed: the seed of that cut.

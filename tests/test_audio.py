@@ -143,7 +143,7 @@ def test_a_table_of_esc_that_names_absent_files(tmp_path):
     with pytest.raises(InputError, match=message):
         ESC(str(tmp_path)).setup("fit")
     data = ESC(str(tmp_path), skip_broken=True, sample_rate=8000, val_fold=2)
-    assert len(sum(names_of(data).values(), [])) == 499
+    assert sum(map(len, names_of(data).values())) == 499
 
 
 # ---------------------------------------------------------------- spoken words

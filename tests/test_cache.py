@@ -159,7 +159,7 @@ def test_two_at_once_read_each_file_once(files, tmp_path):
 @pytest.mark.slow
 def test_two_processes_at_once_build_one_cache(files, tmp_path):
     script = """if True:
-        import sys, time
+        import os, sys, time
         import numpy as np
         from pathlib import Path
         from datamodules.cache import cached
@@ -168,7 +168,11 @@ def test_two_processes_at_once_build_one_cache(files, tmp_path):
             read.append(path)
             time.sleep(0.3)
             return np.full((int(Path(path).read_text()), 2), 7, np.int16)
-        arrays = cached(sys.argv[2:], slow, {}, "Reading", folder=Path(sys.argv[1]))
+        place = Path(sys.argv[1])
+        place.with_name(f"ready {os.getpid()}").touch()
+        while len(list(place.parent.glob("ready *"))) < 2:
+            time.sleep(0.01)
+        arrays = cached(sys.argv[2:], slow, {}, "Reading", folder=place)
         print(len(read), [len(array) for array in arrays], sum(array.sum() for array in arrays))
     """
     place = tmp_path / "cache"

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +99,18 @@ def test_a_line_per_validation_and_per_epoch_without_any(tmp_path, capsys, optio
     trainer.fit(Line([0, 1, 2]), loader(4), loader(1))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [f"{line[1]} {line[3]}{' validated' * ('val/score' in line)}" for line in lines] == expected
+
+
+def test_a_training_that_goes_on_prints_no_line_of_what_was_done_before(tmp_path, capsys):
+    options = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
+    trainer = make_trainer(tmp_path, best_and_last(tmp_path), EpochLines(), max_epochs=2, **options)
+    trainer.fit(Line([0]), loader(4), loader(1))
+    best = shutil.copy(tmp_path / "checkpoints" / "best.ckpt", tmp_path)
+    assert torch.load(best, weights_only=True)["epoch"] == 1
+    capsys.readouterr()
+    trainer = make_trainer(tmp_path, best_and_last(tmp_path / "again"), EpochLines(), max_epochs=3, **options)
+    trainer.fit(Line([0]), loader(4), loader(1), ckpt_path=best)
+    assert [line.split()[1:4] for line in capsys.readouterr().out.splitlines()] == [["3/3", "step", "12"]]
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def truncated(path: Path, share: float) -> Path:
         (".avi", {}, r"\d+ bytes, as its header says, found \d+"),
         (".mkv", {}, "3.00 s of video, as its header says, found"),
         (".webm", {}, "3.00 s of video, as its header says, found"),
-        (".gif", {}, "a GIF that ends with its trailer, found one that is cut short"),
+        (".gif", {}, "a whole GIF, found one that is cut short"),
     ],
     ids=["mp4", "mp4 with its table in front", "avi", "mkv", "webm", "gif"],
 )
@@ -352,6 +352,34 @@ def test_a_file_that_is_cut_short_is_named(tmp_path, suffix, options, sentence, 
     assert len(decoded(path)) == 30
     with pytest.raises(InputError, match=f"{path}: expected {sentence}"):
         decoded(truncated(path, share))
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".avi", ".mkv"])
+@pytest.mark.parametrize("more", [b"", b"\0\0\0", b"\r\n"])
+def test_bytes_behind_a_whole_file_do_not_matter(tmp_path, suffix, more):
+    path = write_clip(tmp_path / f"a{suffix}", greys([0, 90, 180]))
+    path.write_bytes(path.read_bytes() + more)
+    assert len(decoded(path)) == 3
+
+
+def test_a_gif_without_its_last_byte_is_whole(tmp_path):
+    path = write_clip(tmp_path / "a.gif", greys([0, 90, 180]))
+    path.write_bytes(path.read_bytes().removesuffix(b";"))
+    assert len(decoded(path)) == 3
+
+
+def test_an_avi_whose_writer_could_not_go_back(tmp_path):
+    path = write_clip(tmp_path / "a.avi", greys([0, 90, 180] * 10))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\xff" * 4 + whole[8:])
+    assert len(decoded(path)) == 30
+
+
+def test_a_picture_that_stays_long_hides_no_cut(tmp_path):
+    still = np.repeat(np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), np.uint8), [100] + [1] * 29, 0)
+    path = write_clip(tmp_path / "a.mkv", still)
+    with pytest.raises(InputError, match=r"12\.90 s of video, as its header says, found"):
+        decoded(truncated(path, 0.5))
 
 
 def test_what_is_no_video_is_named(tmp_path):

@@ -198,7 +198,7 @@ class EpochLines(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self.start, self.validated = time.monotonic(), -1
+        self.start, self.validated, self.first_step = time.monotonic(), -1, trainer.global_step
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
@@ -207,8 +207,11 @@ class EpochLines(Callback):
             self._print(trainer, headline(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line of an epoch that did not validate, without what an earlier validation found."""
-        if self.validated != trainer.current_epoch:
+        """Print the line of an epoch that did not validate, without what an earlier validation found.
+
+        A training that goes on after the validation of an epoch ends that epoch again, without a step.
+        """
+        if self.validated != trainer.current_epoch and trainer.global_step > self.first_step:
             known = headline(trainer)
             self._print(trainer, {name: value for name, value in known.items() if not name.startswith("val/")})
 
