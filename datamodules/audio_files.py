@@ -21,6 +21,7 @@ from perceiver_lightning.errors import InputError
 CLIPS = Kind("clips", (".wav", ".flac", ".ogg", ".mp3"), soundfile.SoundFile)
 FULL_SCALE = 32768
 SPEEDS = 33  # that a clip is played at, from the slowest to the fastest in even steps
+PAGE = 27 + 255 + 255 * 255  # bytes of the longest page of an Ogg file (RFC 3533)
 HIGHEST_RATE = 1_000_000  # Hz; a broken header promises billions, and resampling from there would eat all memory
 
 
@@ -37,7 +38,7 @@ def decode(path: str | Path, sample_rate: int, channels: int) -> np.ndarray:
         raise InputError(f"{path}: expected a sound file, found none")
     try:
         with CLIPS.open(path) as file:
-            frames, own_rate, log = file.frames, file.samplerate, file.extra_info
+            frames, own_rate, log, form = file.frames, file.samplerate, file.extra_info, file.format
             sound = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise InputError(f"{path}: expected sound, found a file that cannot be decoded ({error})") from error
@@ -48,6 +49,8 @@ def decode(path: str | Path, sample_rate: int, channels: int) -> np.ndarray:
         raise InputError(f"{path}: expected {short[1]} bytes of sound, as its header says, found {short[2]}")
     if len(sound) < frames:
         raise InputError(f"{path}: expected {frames} samples, as its header says, found {len(sound)}")
+    if form == "OGG" and _ends_in_a_page(Path(path)):
+        raise InputError(f"{path}: expected a whole Ogg file, found one that is cut short")
     if own_rate > HIGHEST_RATE:
         raise InputError(f"{path}: expected a sample rate up to {HIGHEST_RATE} Hz, found {own_rate}")
     if not len(sound):
@@ -62,6 +65,16 @@ def decode(path: str | Path, sample_rate: int, channels: int) -> np.ndarray:
     if own_rate != sample_rate:
         sound = _resampler(own_rate, sample_rate)(torch.from_numpy(sound.T.copy())).numpy().T
     return (sound * FULL_SCALE).round().clip(1 - FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def _ends_in_a_page(path: Path) -> bool:
+    """Whether an Ogg file is cut short: of what is before the end of its last page libsndfile says nothing."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - PAGE))
+        rest = file.read()
+    page = rest[rest.rfind(b"OggS") :]
+    lengths = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    return len(page) < 27 or len(page) < 27 + page[26] + sum(lengths)
 
 
 @lru_cache

@@ -202,6 +202,8 @@ def check_settings(config: Any) -> None:
     for key in MORE_THAN_NONE:
         if (value := config.trainer.get(key)) is not None and value <= 0:
             raise InputError(f"trainer.{key}: expected more than 0, found {value}")
+    if (clip := config.trainer.get("gradient_clip_val") or 0) < 0:
+        raise InputError(f"trainer.gradient_clip_val: expected 0 or more, found {clip}")
     if (patience := config.get("early_stopping.patience", 0)) < 0:
         raise InputError(f"early_stopping.patience: expected 0 or more validations, found {patience}")
     if (name := PurePath(config.name)).is_absolute() or not name.parts or ".." in name.parts:

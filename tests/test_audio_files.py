@@ -102,6 +102,18 @@ def test_a_wav_written_to_a_pipe_is_read_to_its_end(tmp_path, size):
     np.testing.assert_array_equal(decode(path, 8000, 1), expected)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.999])
+def test_a_truncated_ogg_is_named_and_a_whole_one_is_not(tmp_path, share):
+    path = write_sound(tmp_path / "a.ogg", seconds=8)
+    assert len(decode(path, 8000, 1)) == 64000
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\r\n")
+    assert len(decode(path, 8000, 1)) == 64000
+    path.write_bytes(whole[: round(share * len(whole))])
+    with pytest.raises(InputError, match=f"{path}: expected (a whole Ogg file|sound), found"):
+        decode(path, 8000, 1)
+
+
 def test_no_sound_is_named(tmp_path):
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 8000)
     soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 8000, "FLOAT")

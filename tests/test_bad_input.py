@@ -55,6 +55,7 @@ LOGGED = "val/accuracy, val/calibration_error, val/f1, val/loss, val/top5"
         ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: expected more than 0, found 0"),
         ("--trainer.limit_train_batches=0", "trainer.limit_train_batches: expected more than 0, found 0"),
         ("--trainer.max_epochs=0", "trainer.max_epochs: expected more than 0, found 0"),
+        ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val: expected 0 or more, found -1"),
         ("--early_stopping.patience=-1", "early_stopping.patience: expected 0 or more validations, found -1"),
         ("--seed_everything=-1", "seed_everything: -1 is not in bounds, numpy accepts from 0 to 4294967295"),
         ("--name=../x", "name: expected the name of a folder in runs_dir, found '../x'"),

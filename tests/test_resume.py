@@ -173,6 +173,49 @@ def test_ctrl_c_in_a_validation_can_be_resumed(here):
     assert 7 in column(here / "runs" / "tiny" / "version_0", "val/accuracy")
 
 
+def test_a_validation_that_was_cut_short_is_done_again_whole():
+    class Count(Callback):
+        def __init__(self, until):
+            self.seen, self.until = [], until
+
+        def on_fit_start(self, trainer, pl_module):
+            pl_module.perceiver.register_forward_pre_hook(self.look)
+
+        def look(self, perceiver, given):
+            if not perceiver.training:
+                self.seen.append(len(given[0]["image"]["content"]))
+                if len(self.seen) == self.until:
+                    raise KeyboardInterrupt
+
+    config = ["--config=tiny.yaml", "--data.init_args.batch_size=40", "--trainer.limit_val_batches=1.0"]
+    with with_callback(Count(3)), pytest.raises(SystemExit):
+        main(["fit", *config, "--trainer.num_sanity_val_steps=0"])
+    whole = Count(None)
+    with with_callback(whole):
+        main(["fit", "--ckpt_path=runs/tiny/version_0/checkpoints/last.ckpt"])
+    assert whole.seen == [40, 40, 40, 24] * 2
+
+
+def test_a_training_that_validates_too_seldom_has_no_best(capsys):
+    main(["fit", "--config=tiny.yaml", "--trainer.check_val_every_n_epoch=3"])
+    out = capsys.readouterr().out
+    assert "run      runs/tiny/version_0, no best: nothing was validated\n" in out
+    test = "python -m perceiver_lightning test --ckpt_path runs/tiny/version_0/checkpoints/last.ckpt"
+    assert f"test     {test}\n" in out
+    assert main(test.split()[3:]).trainer.callback_metrics["test/loss"] > 0
+
+
+def test_two_ctrl_c_at_once_tell_what_is_kept(run, capsys):
+    class Twice(Raise):
+        def on_exception(self, trainer, pl_module, exception):
+            raise KeyboardInterrupt
+
+    with with_callback(Twice(KeyboardInterrupt(), 10)), pytest.raises(SystemExit):
+        main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=3"])
+    assert "interrupted at step 10, the state of step 8 is kept" in capsys.readouterr().out
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
+
+
 def test_ctrl_c_before_the_first_step_leaves_nothing():
     class Now(Callback):
         def on_sanity_check_start(self, trainer, pl_module):

@@ -63,6 +63,11 @@ class BestAndLast(ModelCheckpoint):
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A validation that was cut short begins anew: Lightning would leave out as many of its last batches."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]
+        progress.update(dict.fromkeys(progress, 0))
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best so far where its file is beside the new ones."""
         if self.dirpath is None or not os.path.isfile(self._here(state_dict["best_model_path"])):

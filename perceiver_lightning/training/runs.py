@@ -63,7 +63,7 @@ def remove_without_checkpoint(run: Path, made: Sequence[Path]) -> None:
                 folder.rmdir()
 
 
-def shown(path: Path) -> str:
+def shown(path: str | Path) -> str:
     """A path as a person would type it: relative where it lies below the working folder; quoted where it must be."""
     absolute = Path(os.path.abspath(path))
     return shlex.quote(str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute))
@@ -108,20 +108,27 @@ def next_commands(trainer: Trainer, run: Path) -> str:
     if early is not None and early.stopped_epoch:
         lines[0] += f", stopped early: no better {early.monitor} in {early.patience} validations"
     if best is not None and best.best_model_path:
-        lines.append(
-            "test     " + command("perceiver_lightning", f"test --ckpt_path {shown(Path(best.best_model_path))}")
-        )
+        lines.append("test     " + command("perceiver_lightning", f"test --ckpt_path {shown(best.best_model_path)}"))
+    elif best is not None and best.last_model_path:
+        lines[0] += ", no best: nothing was validated"
+        lines.append("test     " + command("perceiver_lightning", f"test --ckpt_path {shown(best.last_model_path)}"))
     lines.append("plot     " + command("perceiver_lightning.analysis.runs", shown(run)))
     lines.append("compare  " + command("perceiver_lightning.analysis.runs", f"{shown(run.parent)}/version_*"))
     return "\n".join(lines)
 
 
 def how_to_resume(trainer: Trainer, run: Path) -> str:
-    """After a training that was cut short: where its newest state is."""
+    """After a training that was cut short: where its newest state is.
+
+    That is older than the training where another Ctrl-C came while it was to be written.
+    """
     last = run / "checkpoints" / "last.ckpt"
     if not last.is_file():
         return "interrupted before the first step: there is nothing to keep"
+    saved: Any = trainer.checkpoint_callback
+    step = trainer.global_step if saved is None else saved._last_global_step_saved
+    kept = "the newest state is kept" if step == trainer.global_step else f"the state of step {step} is kept"
     return (
-        f"interrupted at step {trainer.global_step}, the newest state is kept\n"
+        f"interrupted at step {trainer.global_step}, {kept}\n"
         f"resume   {command('perceiver_lightning', f'fit --ckpt_path {shown(last)}')}"
     )
