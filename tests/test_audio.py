@@ -284,7 +284,8 @@ def test_a_table_says_what_is_wrong(tmp_path):
     for text, sentence in (
         ("path,label,fold\n", f"{path}: expected a line for each file, found none"),
         ("", f"{path}: expected the columns path, label, fold, found none"),
-        (whole + "\nclips/x.wav,dog", f"{path}, line 18: expected 3 columns, as the first line has, found another"),
+        (whole + "\nclips/x.wav,dog", f"{path}, line 18: expected 3 columns, as the first line has, found 2"),
+        (whole + "\nclips/x.wav,dog,1,2,3", f"{path}, line 18: expected 3 columns, as the first line has, found 5"),
         (whole + "\nclips/x.wav,,train", f"{path}, clips/x.wav: expected a label, found none"),
     ):
         path.write_text(text)
