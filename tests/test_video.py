@@ -354,6 +354,16 @@ def test_a_file_that_is_cut_short_is_named(tmp_path, suffix, options, sentence, 
         decoded(truncated(path, share))
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".avi"])
+def test_a_cut_anywhere_is_named(tmp_path, suffix):
+    path = write_clip(tmp_path / f"a{suffix}", np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), np.uint8))
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 10, len(whole) // 100):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=f"^{path}: expected"):
+            decoded(path)
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".avi", ".mkv"])
 @pytest.mark.parametrize("more", [b"", b"\0\0\0", b"\r\n"])
 def test_bytes_behind_a_whole_file_do_not_matter(tmp_path, suffix, more):

@@ -125,8 +125,7 @@ def how_to_resume(trainer: Trainer, run: Path) -> str:
     last = run / "checkpoints" / "last.ckpt"
     if not last.is_file():
         return "interrupted before the first step: there is nothing to keep"
-    saved: Any = trainer.checkpoint_callback
-    step = trainer.global_step if saved is None else saved._last_global_step_saved
+    step = read_checkpoint(str(last))["step"]
     kept = "the newest state is kept" if step == trainer.global_step else f"the state of step {step} is kept"
     return (
         f"interrupted at step {trainer.global_step}, {kept}\n"
