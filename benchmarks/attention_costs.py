@@ -21,10 +21,11 @@ from rich.progress import track
 from scipy.optimize import nnls
 
 from benchmarks.machine import machine
-from perceiver_lightning.model import grid_attention
+from perceiver_lightning.kernels import cpu as grid_attention
+from perceiver_lightning.kernels.costs import PRICES, channels_of, dense_work, is_cheaper, separable_work
 from perceiver_lightning.model.attention import CrossAttend, Dense
 from perceiver_lightning.model.inputs import InputArray, Inputs
-from perceiver_lightning.model.separable import PRICES, Separable, channels_of, dense_work, is_cheaper, separable_work
+from perceiver_lightning.model.separable import Separable
 
 FORM = ("batch", "grid", "channels", "latents", "heads", "width", "bands")  # width: of keys, and of values
 SHAPES: list[tuple[int, list[int], int, int, int, int, int]] = [

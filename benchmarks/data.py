@@ -34,7 +34,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from perceiver_lightning.cli import Opened, main
+from perceiver_lightning.cli import main
+from perceiver_lightning.cli.command import Opened
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.training.measures import rows as rows_of
 

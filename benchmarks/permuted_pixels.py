@@ -101,12 +101,13 @@ def resnet(way: str, epochs: int, runs_dir: str) -> dict[str, Any]:
 
 def data_of(way: str) -> Any:
     """The config's datamodule, raw or permuted."""
+    import datamodules.images
     import yaml
 
-    import datamodules.images
-
     given = yaml.safe_load(Path(CONFIG).read_text())["data"]
-    return getattr(datamodules.images, given["class_path"])(**given["init_args"] | CHANGES, permute_pixels=WAYS[way])
+    return getattr(datamodules.image.folder, given["class_path"])(
+        **given["init_args"] | CHANGES, permute_pixels=WAYS[way]
+    )
 
 
 def as_grid(batch: dict[str, Any]) -> torch.Tensor:

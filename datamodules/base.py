@@ -64,7 +64,7 @@ from pytorch_lightning.trainer.states import RunningStage
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from datamodules.collate import collate
+from datamodules.common.collate import collate
 from perceiver_lightning.errors import InputError
 
 
@@ -87,7 +87,7 @@ class DataModule(LightningDataModule):
     """The facts, the loaders, and the check of the first batch: what every datamodule here shares.
 
     A subclass fills `train_set`, `val_set`, `test_set` and `predict_set` in `setup(stage)`: map-style datasets (a list
-    will do) of examples as `datamodules.collate.collate` takes them.
+    will do) of examples as `datamodules.common.collate.collate` takes them.
 
     Args:
         modalities: name of each modality -> its number of channels and its resolution, one int per axis.

@@ -30,10 +30,10 @@ from rich.table import Table
 from rich.text import Text
 
 from perceiver_lightning.analysis.runs import load_metrics, number, shown
-from perceiver_lightning.cli import main
+from perceiver_lightning.cli.command import main
+from perceiver_lightning.cli.reports import command
+from perceiver_lightning.cli.reports import shown as shown_path
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.training.runs import command
-from perceiver_lightning.training.runs import shown as shown_path
 
 WANDB_OVERLAY = "overlays/wandb.yaml"  # in a sweep's command for W&B alone
 

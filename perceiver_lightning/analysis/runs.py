@@ -8,19 +8,16 @@ machine: a folder `wandb/offline-run-*`, or the `.wandb` file in it. With an acc
     run = load_run("runs/digits/version_0")       run.config, run.metrics, run.model, run.datamodule
 """
 
-import argparse
 import csv
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -73,7 +70,7 @@ class Run:
 
     @cached_property
     def _opened(self) -> Any:
-        from perceiver_lightning.cli import opened  # here, as comparing needs none of it
+        from perceiver_lightning.cli.command import opened  # here, as comparing needs none of it
 
         return opened(self.checkpoint)
 
@@ -232,21 +229,6 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     return rows
 
 
-def compare(runs: Sequence[Run | str | Path], curves: str | Path | None = None) -> dict[str, list[str]]:
-    """What runs, or those in these folders, reached and where they differ, as text: `{row: [one cell a run]}`.
-
-    Args:
-        runs: or folders, those of W&B too.
-        curves: a file for the picture of their curves.
-    """
-    loaded = [run if isinstance(run, Run) else load_run(run) for run in runs]
-    if curves is not None:
-        from perceiver_lightning.analysis import plots  # here, as drawing is slow to load
-
-        plots.plot(loaded, curves)
-    return results(loaded) | differences(loaded)
-
-
 def shown(value: Any) -> str:
     """A value of a config as text; 1.0 as 1 and keys by the alphabet, which JSON does not tell apart."""
     if isinstance(value, Mapping):
@@ -262,7 +244,7 @@ def table(runs: Sequence[Run]) -> Table:
     result.add_column("")
     for run in runs:
         result.add_column(Text(run.name), justify="right", overflow="fold")
-    for row, cells in compare(runs).items():
+    for row, cells in (results(runs) | differences(runs)).items():
         result.add_row(Text(row), *map(Text, cells), end_section=row == "epochs")
     return result
 
@@ -288,59 +270,3 @@ def number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
-
-
-def load_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """The runs in these folders, each once, under names of their own.
-
-    Those of several that are no runs, or not yet, are passed over with a line on stderr.
-
-    Raises:
-        InputError: there is no such folder, one of its files is broken, or no run is left.
-    """
-    runs: dict[Path, Run] = {}
-    for folder in folders:
-        try:
-            run = load_run(folder)
-        except Incomplete as error:
-            if len(folders) == 1:
-                raise
-            print(f"passed over {error}", file=sys.stderr)
-        else:
-            runs[run.folder.resolve()] = run
-    if not runs:
-        raise InputError(f"expected a run among {len(folders)} folders, found none")
-    names = [run.name for run in runs.values()]
-    return [run if names.count(run.name) == 1 else replace(run, name=str(run.folder)) for run in runs.values()]
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """The command; the process's own arguments if None.
-
-    Raises:
-        SystemExit: with status 2, after one sentence, when the input is wrong.
-    """
-    parser = argparse.ArgumentParser(prog="python -m perceiver_lightning.analysis.runs", description="Compare runs.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, runs/<name>/version_<k>, or W&B's")
-    parser.add_argument("--output", metavar="FILE", help="the picture; curves.png of the first run if not given")
-    parser.add_argument("--html", metavar="FILE", help="a page with table and curves, complete in itself")
-    given = parser.parse_args(args)
-    try:
-        runs = load_runs(given.runs)
-        from perceiver_lightning.analysis import page, plots  # here, as drawing is slow to load
-
-        file = Path(given.output or runs[0].folder / "curves.png")
-        plots.plot(runs, file)
-        if given.html:
-            page.write(runs, given.html)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    Console().print(table(runs))
-    print(f"curves   {file}")
-    if given.html:
-        print(f"page     {given.html}")
-
-
-if __name__ == "__main__":
-    main()

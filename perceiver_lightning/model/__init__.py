@@ -5,9 +5,8 @@ model = Perceiver({"image": {"channels": 3, "resolution": [224, 224]}}, num_outp
 logits = model({"image": {"content": images}})      # images (B, 224, 224, 3) -> (B, 1000)
 """
 
-from .ensemble import Ensemble
-from .late_fusion import LateFusion
-from .perceiver import Perceiver
+from perceiver_lightning.model.fusion import Ensemble, LateFusion
+from perceiver_lightning.model.perceiver import Perceiver
 
 Model = Perceiver | LateFusion | Ensemble
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .perceiver import Perceiver
-from .positions import FourierPositions
+from perceiver_lightning.model.perceiver import Perceiver
+from perceiver_lightning.model.positions import FourierPositions
 
 # Ours, as a regular expression, and theirs. Another published model is a few more lines here.
 NAMES = {

@@ -13,7 +13,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from .positions import FourierPositions, LearnedAxisPositions, LearnedPositions, along_axis, even_grid
+from perceiver_lightning.model.positions import (
+    FourierPositions,
+    LearnedAxisPositions,
+    LearnedPositions,
+    along_axis,
+    even_grid,
+)
 
 Positions = Literal["fourier", "learned", "learned_axes"]
 

@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from perceiver_lightning.analysis.drawing import draw, turn
-from perceiver_lightning.analysis.panels import View
+from perceiver_lightning.analysis.attention.drawing import draw, turn
+from perceiver_lightning.analysis.attention.panels import View
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.model import Ensemble, LateFusion, Model, Perceiver
 

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from perceiver_lightning.analysis.summary import forward_flops
+from perceiver_lightning.analysis.costs import forward_flops
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.training.commit import commit
 

@@ -1,0 +1,71 @@
+"""Log-mel spectrograms of a whole batch, and their normalisation.
+
+Legend: B batch, T samples, C channels, F frames, S mel bands.
+"""
+
+import warnings
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+from torchaudio.transforms import MelScale, Spectrogram
+
+from perceiver_lightning.errors import InputError
+
+
+class LogMel(nn.Module):
+    """The logarithm of a mel spectrogram: a frame at every `hop` samples, from the first sample on.
+
+    A window reaches past both ends of a clip into zeros, as it does into the padding of a batch, and no value depends
+    on other frames (as decibels below the loudest would): so a padded clip's own frames are those it has alone.
+
+    Args:
+        sample_rate: of the sound.
+        mels: mel bands S.
+        window: samples of a frame's window, of Hann's form.
+        hop: samples from one frame to the next.
+        frequencies: the [lowest, highest] of the bands, in Hz.
+
+    Raises:
+        InputError: the bands are so narrow that one lies between the window's frequencies.
+    """
+
+    def __init__(self, sample_rate: int, mels: int, window: int, hop: int, frequencies: Sequence[float]) -> None:
+        super().__init__()
+        self.hop = hop
+        # Complex, and squared here: torchaudio's own way to the power takes four times as long.
+        self.spectrogram = Spectrogram(window, hop_length=hop, power=None, pad_mode="constant")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bands that are empty: an error here
+            self.bands = MelScale(mels, sample_rate, *frequencies, n_stft=window // 2 + 1)
+        if (self.bands.fb.amax(0) == 0).any():
+            raise InputError(
+                f"mels: expected bands that a window of {window} samples can tell apart, found {mels} of them within "
+                f"{frequencies[0]:g} to {frequencies[1]:g} Hz"
+            )
+
+    def frames(self, samples: Any) -> Any:
+        """Frames of so many samples (an int or a tensor): one for each hop that is begun."""
+        return -(-samples // self.hop)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        """Sound (B, T, C) to (B, F, S, C)."""
+        spectrum = self.spectrogram(sound.transpose(1, 2))[..., : self.frames(sound.shape[1])]
+        power_BCSF = self.bands(spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag))
+        return (power_BCSF + 1e-6).log().permute(0, 3, 2, 1)
+
+
+def normalise(content: Tensor, scale: Sequence[float] | None, there: Tensor) -> Tensor:
+    """Content (B, I, ..., C) less a mean, over a standard deviation, and 0 where `there` (B, I) is False.
+
+    `scale` is [mean, standard deviation]; for None each clip has its own, over all that is there. A silent clip
+    becomes 0.
+    """
+    there = there.view(*there.shape, *[1] * (content.ndim - 2))
+    if scale is not None:
+        return (content - scale[0]) / scale[1] * there
+    axes = tuple(range(1, content.ndim))
+    count = there.sum(axes, keepdim=True) * prod(content.shape[2:])
+    centred = (content - (content * there).sum(axes, keepdim=True) / count) * there
+    return centred / (centred.square().sum(axes, keepdim=True) / count + 1e-8).sqrt()

@@ -1,0 +1,122 @@
+"""What happens around a training: what is kept, what is shown, what is written."""
+
+import math
+import time
+from contextlib import nullcontext
+from datetime import timedelta
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+
+
+def headline(trainer: Trainer) -> dict[str, float]:
+    """The losses and the metric that decides what is best, as far as they are known."""
+    monitor = getattr(trainer.checkpoint_callback, "monitor", None)
+    names = dict.fromkeys(["train/loss", "val/loss", "val/accuracy", monitor])
+    return {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
+
+
+def counted(trainer: Trainer) -> str:
+    """The epoch that runs, counted from 1, of how many if that is known: " 3/30"."""
+    last = str(trainer.max_epochs) if trainer.max_epochs is not None and trainer.max_epochs > 0 else ""
+    return f"{trainer.current_epoch + 1:>{len(last)}}{'/' if last else ''}{last}"
+
+
+class EpochLines(Callback):
+    """One line per validation, and per epoch without any: reads well in a terminal, above the bar, and in a file."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.start, self.validated, self.first_step = time.monotonic(), -1, trainer.global_step
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.validated = trainer.current_epoch
+            self._print(trainer, headline(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line of an epoch that did not validate, without what an earlier validation found.
+
+        A training that goes on after the validation of an epoch ends that epoch again, without a step.
+        """
+        if self.validated != trainer.current_epoch and trainer.global_step > self.first_step:
+            known = headline(trainer)
+            self._print(trainer, {name: value for name, value in known.items() if not name.startswith("val/")})
+
+    def _print(self, trainer: Trainer, known: dict[str, float]) -> None:
+        if trainer.is_global_zero:
+            clock = timedelta(seconds=round(time.monotonic() - self.start))
+            metrics = "  ".join(f"{name} {value:.4f}" for name, value in known.items())
+            line = f"epoch {counted(trainer)}  step {trainer.global_step}  {clock}  {metrics}"
+            if isinstance(trainer.progress_bar_callback, Bar):
+                trainer.progress_bar_callback.print(line)
+            else:
+                print(line, flush=True)
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar for the epoch that runs, which leaves nothing behind: `EpochLines` stay.
+
+    Beside it: the loss, the epoch's accuracy so far, examples per second, and the time that is left of the whole
+    training at the pace so far, validations included; a training that stops early takes less.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.looked = -math.inf
+        self.seen: dict[str, int | str | float | dict[str, float]] = {}
+        self.start, self.first_step = 0.0, 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self.start, self.first_step = time.monotonic(), trainer.global_step
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What stands beside the bar; looked at a few times a second, as a GPU stops to tell."""
+        if time.monotonic() - self.looked > 0.2:
+            self.looked, self.seen = time.monotonic(), self._look(trainer)
+        return self.seen
+
+    def _look(self, trainer: Trainer) -> dict[str, int | str | float | dict[str, float]]:
+        known = trainer.callback_metrics
+        found: dict[str, int | str | float | dict[str, float]] = {}
+        if "train/loss" in known:
+            found["loss"] = float(known["train/loss"])
+        # Lightning tells the mean over an epoch at its end: this is what it has of it.
+        accuracy = trainer.fit_loop.epoch_loop._results.get("training_step.train/accuracy")
+        if accuracy is not None and accuracy.cumulated_batch_size > 0:
+            found["accuracy"] = float(accuracy.value / accuracy.cumulated_batch_size)
+        if "train/examples_per_second" in known:
+            found["examples/s"] = f"{float(known['train/examples_per_second']):,.0f}"
+        if (left := self.seconds_left(trainer)) is not None:
+            found["left"] = str(timedelta(seconds=round(left)))
+        return found
+
+    def seconds_left(self, trainer: Trainer) -> float | None:
+        """Of the whole training; None where its length is not known, or before the first step."""
+        done = trainer.global_step - self.first_step
+        if done < 1 or not math.isfinite(steps := trainer.estimated_stepping_batches):
+            return None
+        return (time.monotonic() - self.start) / done * (steps - trainer.global_step)
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Epoch, bar, batches; Lightning's clock is the epoch's, and its speed that of batches."""
+        return super().configure_columns(trainer)[:3]
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print a line above the bar; the lock keeps the thread that draws the bar from drawing over it."""
+        with self.progress.live._lock if self.progress is not None else nullcontext():
+            print(*args, **kwargs)
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {counted(self.trainer)}"
+
+    def _stop_progress(self) -> None:
+        if self.progress is not None and not self._progress_stopped:
+            self.progress.live.transient = True
+            super()._stop_progress()
