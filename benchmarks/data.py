@@ -34,8 +34,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
+from perceiver_lightning.checkpoint import Opened
 from perceiver_lightning.cli import main
-from perceiver_lightning.cli.command import Opened
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.training.measures import rows as rows_of
 
@@ -122,7 +122,7 @@ def training(
     """Examples per second of a training, on these batches in place of its own if there are any."""
     import perceiver_lightning.cli as cli
 
-    clock, made = Clock(seconds), cli.CLI._instantiate_trainer
+    clock, made = Clock(seconds), cli.CLI.make_trainer
 
     def with_clock(self: Any, config: Any, callbacks: list[Callback]) -> Trainer:
         if batches is not None:
@@ -131,7 +131,7 @@ def training(
             self.datamodule.on_after_batch_transfer = lambda batch, _: batch
         return made(self, config, [clock, *callbacks])
 
-    cli.CLI._instantiate_trainer = with_clock  # type: ignore[method-assign]
+    cli.CLI.make_trainer = with_clock  # type: ignore[method-assign]
     try:
         with TemporaryDirectory() as runs:
             main([
@@ -139,7 +139,7 @@ def training(
                 "--trainer.enable_checkpointing=false", "--trainer.enable_progress_bar=false",
             ])  # fmt: skip
     finally:
-        cli.CLI._instantiate_trainer = made  # type: ignore[method-assign]
+        cli.CLI.make_trainer = made  # type: ignore[method-assign]
     return clock.speed
 
 

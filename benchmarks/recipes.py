@@ -28,8 +28,8 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 from perceiver_lightning.analysis.runs import at_best, load_run
+from perceiver_lightning.checkpoint import Opened
 from perceiver_lightning.cli import main as run
-from perceiver_lightning.cli.command import Opened
 
 WITHOUT_NOISE = "--data.init_args.noise=null"
 SPEAKERS = {"official split": [], "two speakers unheard": ["--data.init_args.test_speakers=[theo, yweweler]"]}

@@ -25,8 +25,8 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 from perceiver_lightning.analysis.runs import at_best, load_run
+from perceiver_lightning.checkpoint import Opened
 from perceiver_lightning.cli import main as run
-from perceiver_lightning.cli.command import Opened
 
 CONFIGS = ["configs/image/cifar10.yaml", "configs/image/clothing.yaml"]
 ATTENTION = ["separable", "dense"]

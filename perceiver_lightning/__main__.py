@@ -1,10 +1,10 @@
-"""`python -m perceiver_lightning fit|validate|test|predict ...`; see `perceiver_lightning.cli.command`."""
+"""`python -m perceiver_lightning fit|validate|test|predict|summary ...`; see `perceiver_lightning.cli.command`."""
 
 import sys
 
 if __name__ == "__main__":
     try:
-        from perceiver_lightning.cli.command import main
+        from perceiver_lightning.cli import main
     except KeyboardInterrupt:  # the imports take seconds
         sys.exit(130)
     main()

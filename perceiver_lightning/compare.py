@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from perceiver_lightning.analysis.runs import Incomplete, Run, differences, load_run, results, table
+from perceiver_lightning.analysis.runs import Incomplete, Run, differences, read_run, results, table
 from perceiver_lightning.errors import InputError
 
 
@@ -25,7 +25,7 @@ def compare(runs: Sequence[Run | str | Path], curves: str | Path | None = None) 
         runs: or folders, those of W&B too.
         curves: a file for the picture of their curves.
     """
-    loaded = [run if isinstance(run, Run) else load_run(run) for run in runs]
+    loaded = [run if isinstance(run, Run) else read_run(run) for run in runs]
     if curves is not None:
         from perceiver_lightning.analysis import plots  # here, as drawing is slow to load
 
@@ -33,10 +33,10 @@ def compare(runs: Sequence[Run | str | Path], curves: str | Path | None = None) 
     return results(loaded) | differences(loaded)
 
 
-def load_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """The runs in these folders, each once, under names of their own.
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """The runs in these folders, each once, under different names.
 
-    Those of several that are no runs, or not yet, are passed over with a line on stderr.
+    Those of several that are not runs, or not yet, are passed over with a line on stderr.
 
     Raises:
         InputError: there is no such folder, one of its files is broken, or no run is left.
@@ -44,7 +44,7 @@ def load_runs(folders: Sequence[str | Path]) -> list[Run]:
     runs: dict[Path, Run] = {}
     for folder in folders:
         try:
-            run = load_run(folder)
+            run = read_run(folder)
         except Incomplete as error:
             if len(folders) == 1:
                 raise
@@ -63,13 +63,13 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with status 2, after one sentence, when the input is wrong.
     """
-    parser = argparse.ArgumentParser(prog="python -m perceiver_lightning.analysis.runs", description="Compare runs.")
+    parser = argparse.ArgumentParser(prog="python -m perceiver_lightning.compare", description="Compare runs.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, runs/<name>/version_<k>, or W&B's")
     parser.add_argument("--output", metavar="FILE", help="the picture; curves.png of the first run if not given")
     parser.add_argument("--html", metavar="FILE", help="a page with table and curves, complete in itself")
     given = parser.parse_args(args)
     try:
-        runs = load_runs(given.runs)
+        runs = read_runs(given.runs)
         from perceiver_lightning.analysis import page, plots  # here, as drawing is slow to load
 
         file = Path(given.output or runs[0].folder / "curves.png")

@@ -29,10 +29,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from perceiver_lightning.analysis.runs import load_metrics, number, shown
-from perceiver_lightning.cli.command import main
-from perceiver_lightning.cli.reports import command
-from perceiver_lightning.cli.reports import shown as shown_path
+from perceiver_lightning.analysis.runs import as_text, load_metrics, number
+from perceiver_lightning.cli import main
+from perceiver_lightning.cli.reports import command, path_as_typed
 from perceiver_lightning.errors import InputError
 
 WANDB_OVERLAY = "overlays/wandb.yaml"  # in a sweep's command for W&B alone
@@ -132,7 +131,7 @@ def search(sweep: Sweep, folder: Path, trials: int, extra: Sequence[str] = ()) -
                 train(study, sweep, folder, cut.number, cut.user_attrs.get("arguments"), extra)
             while sum(trial.state.is_finished() for trial in study.trials) < trials:
                 trial = study.ask()
-                arguments = [f"--{key}={shown(value)}" for key, value in sweep.propose(trial).items()]
+                arguments = [f"--{key}={as_text(value)}" for key, value in sweep.propose(trial).items()]
                 trial.set_user_attr("arguments", arguments)
                 train(study, sweep, folder, trial.number, arguments, extra)
     except Timeout as error:
@@ -228,8 +227,8 @@ def search_from_command_line(args: Sequence[str] | None = None) -> optuna.Study:
     Console().print(table(study, sweep))
     if study.get_trials(states=(TrialState.COMPLETE,)):
         best = study.best_trial.number
-        print(f"best     trial {best}, {shown_path(run_of(folder, best))}")
-    print(f"compare  {command('perceiver_lightning.analysis.runs', f'{shown_path(folder)}/*/version_*')}")
+        print(f"best     trial {best}, {path_as_typed(run_of(folder, best))}")
+    print(f"compare  {command('perceiver_lightning.compare', f'{path_as_typed(folder)}/*/version_*')}")
     return study
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from perceiver_lightning.analysis.labels import plain
+from perceiver_lightning.analysis.labels import as_label
 from perceiver_lightning.analysis.plots import STYLE
 
 
@@ -21,7 +21,7 @@ def draw_confusion_matrix(counts: Sequence[Sequence[float]], names: Sequence[str
         axes.set(xlabel="predicted", ylabel="true")
         if many:
             return figure
-        labels = [plain(name) for name in names] if names else [str(k) for k in range(len(counts))]
+        labels = [as_label(name) for name in names] if names else [str(k) for k in range(len(counts))]
         axes.set_xticks(range(len(counts)), labels, rotation=90)
         axes.set_yticks(range(len(counts)), labels)
         axes.tick_params(length=0)

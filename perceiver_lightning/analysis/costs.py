@@ -23,8 +23,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import Ensemble, LateFusion, Model, Perceiver
-from perceiver_lightning.model.perceiver import Attention
+from perceiver_lightning.model import Model, Perceiver
+from perceiver_lightning.model.perceiver import AttentionKind
+from perceiver_lightning.private import storage_key
 
 Modalities = Mapping[str, Mapping[str, Any]]
 
@@ -57,8 +58,7 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
         memory_bytes    `training_memory` at the datamodule's batch size
     """
     perceiver, modalities, elements = task.perceiver, datamodule.modalities, datamodule.elements
-    first = perceiver.first if isinstance(perceiver, Ensemble) else perceiver
-    of = {name: first.of(name) if isinstance(first, LateFusion) else first for name in modalities}
+    readers = perceiver.perceivers()
     return {
         "parameters": sum(parameter.numel() for parameter in perceiver.parameters()),
         "flops": forward_flops(perceiver, modalities, elements, attention="dense"),
@@ -66,11 +66,11 @@ def summarise(task: HasPerceiver, datamodule: HasFacts) -> dict[str, Any]:
         "modalities": {
             name: {
                 "elements": elements.get(name, math.prod(facts["resolution"])),
-                "channels": of[name].inputs.width,
+                "channels": readers[name].inputs.width,
             }
             for name, facts in modalities.items()
         },
-        "latents": list(next(iter(of.values())).latents.shape),
+        "latents": list(next(iter(readers.values())).latents.shape),
         "memory_bytes": training_memory(perceiver, modalities, datamodule.batch_size, elements),
     }
 
@@ -79,7 +79,7 @@ def forward_flops(
     perceiver: Model,
     modalities: Modalities,
     elements: Mapping[str, int] | None = None,
-    attention: Attention | None = None,
+    attention: AttentionKind | None = None,
     batch_size: int = 1,
 ) -> int:
     """FLOPs of the forward pass of one example; a multiply-add is two.
@@ -130,7 +130,7 @@ def training_memory(
 
 
 def without_values(perceiver: Model) -> Model:
-    """A copy on the meta device; the model itself is not copied, and stays as it is."""
+    """A copy on the meta device; the model itself is not copied, and stays unchanged."""
     empty: dict[int, Any] = {
         id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
         for parameter in perceiver.parameters()
@@ -179,11 +179,12 @@ class LiveBytes(TorchDispatchMode):
     def add(self, tensors: Iterable[Tensor]) -> None:
         """Count tensors that are not counted yet."""
         for storage in (tensor.untyped_storage() for tensor in tensors):
-            if storage._cdata not in self.known:
+            key = storage_key(storage)
+            if key not in self.known:
                 size = storage.nbytes()
-                self.known.add(storage._cdata)
+                self.known.add(key)
                 self.now += size
-                weakref.finalize(storage, self._gone, storage._cdata, size)
+                weakref.finalize(storage, self._gone, key, size)
         self.most = max(self.most, self.now)
 
     def _gone(self, key: int, size: int) -> None:

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from perceiver_lightning.analysis.plots import color, svg
-from perceiver_lightning.analysis.runs import NOTHING, Run, differences, results, shown
+from perceiver_lightning.analysis.runs import NOTHING, Run, as_text, differences, results
 from perceiver_lightning.errors import InputError
 
 # The policy makes the browser refuse whatever lies outside the page.
@@ -119,7 +119,7 @@ def configuration_table(runs: Sequence[Run]) -> str:
     """A row for each key, a column for each run; where they differ, the row is marked."""
     lines = ["<table><thead><tr><th></th>", *(f"<th>{escape(run.name)}</th>" for run in runs), "</tr></thead><tbody>"]
     for key in dict.fromkeys(key for run in runs for key in run.config):
-        values = [shown(run.config[key]) if key in run.config else NOTHING for run in runs]
+        values = [as_text(run.config[key]) if key in run.config else NOTHING for run in runs]
         kind = ' class="differs"' if len(set(values)) > 1 else ""
         lines += [f"<tr{kind}><td>{escape(key)}</td>", *(f"<td>{escape(value)}</td>" for value in values), "</tr>"]
     return "\n".join([*lines, "</tbody></table>"])

@@ -1,4 +1,4 @@
-"""Draws what runs logged: their curves, and a confusion matrix."""
+"""Draws the curves of what runs logged."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from perceiver_lightning.analysis.labels import plain
+from perceiver_lightning.analysis.labels import as_label
 from perceiver_lightning.analysis.runs import Run
 from perceiver_lightning.errors import InputError
 
@@ -39,7 +39,7 @@ def plot(runs: Sequence[Run], file: str | Path) -> None:
         for axes, name in zip(figure.subplots(1, 2), names, strict=True):
             _panel(axes, runs, name)
         for number, run in enumerate(runs):
-            axes.plot([], [], color=color(number), label=plain(run.name))
+            axes.plot([], [], color=color(number), label=as_label(run.name))
         axes.plot([], [], color="0.4", linestyle=":", label="train")
         axes.plot([], [], color="0.4", marker="o", markersize=3, label="val")
         if any(f"test/{name}" in run.metrics for run in runs for name in names):
@@ -84,7 +84,7 @@ def svg(runs: Sequence[Run]) -> str:
 def _panel(axes: Any, runs: Sequence[Run], name: str, most: int | None = None) -> None:
     for number, run in enumerate(runs):
         _curves(axes, run, name, color(number), most)
-    axes.set(title=plain(name.replace("_", " ")), xlabel="step")
+    axes.set(title=as_label(name.replace("_", " ")), xlabel="step")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(alpha=0.25, linewidth=0.6)
 

@@ -1,11 +1,12 @@
-"""Compares runs: a table of what they reached and how they differ, and a picture or a page of their curves.
+"""Reads runs: configuration, metrics and facts, what they reached and where they differ.
 
-    python -m perceiver_lightning.analysis.runs RUN [RUN ...] [--output curves.png] [--html page.html]
-
-A RUN is the folder of a training, with config.yaml and metrics.csv, or what Weights & Biases keeps of a run on this
+A run is the folder of a training, with config.yaml and metrics.csv, or what Weights & Biases keeps of a run on this
 machine: a folder `wandb/offline-run-*`, or the `.wandb` file in it. With an account or without, nothing is fetched.
 
-    run = load_run("runs/digits/version_0")       run.config, run.metrics, run.model, run.datamodule
+    run = read_run("runs/digits/version_0")       run.config, run.metrics, run.facts
+
+`perceiver_lightning.checkpoint.load_run` gives its model and its data besides; `perceiver_lightning.compare` is the
+command.
 """
 
 import csv
@@ -13,7 +14,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,6 @@ class Run:
     config      the keys of config.yaml, joined by dots, without "init_args"
     metrics     {column of metrics.csv: [(step, value), ...]}, by rising step
     facts       of facts.json, as far as it has them: commit, parameters, flops
-    model       with the weights of best.ckpt, on the CPU, for evaluation; made when first asked for
-    datamodule  the same
     """
 
     name: str
@@ -68,24 +66,8 @@ class Run:
             f"{self.folder}: expected checkpoints/best.ckpt or last.ckpt, to load the model, found neither"
         )
 
-    @cached_property
-    def _opened(self) -> Any:
-        from perceiver_lightning.cli.command import opened  # here, as comparing needs none of it
 
-        return opened(self.checkpoint)
-
-    @property
-    def model(self) -> Any:
-        """The LightningModule."""
-        return self._opened.model
-
-    @property
-    def datamodule(self) -> Any:
-        """The LightningDataModule."""
-        return self._opened.datamodule
-
-
-def load_run(folder: str | Path) -> Run:
+def read_run(folder: str | Path) -> Run:
     """Read a run's folder, or a run of W&B.
 
     Raises:
@@ -221,20 +203,20 @@ def results(runs: Sequence[Run]) -> dict[str, list[str]]:
 def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Where facts and configs of runs differ, as text: `{key: [one cell a run]}`."""
     rows = {}
-    for of in ([run.facts for run in runs], [run.config for run in runs]):
-        for key in dict.fromkeys(key for one in of for key in one):
-            values = [shown(one[key]) if one.get(key, {}) != {} else NOTHING for one in of]
+    for known in ([run.facts for run in runs], [run.config for run in runs]):
+        for key in dict.fromkeys(key for one in known for key in one):
+            values = [as_text(one[key]) if one.get(key, {}) != {} else NOTHING for one in known]
             if len(set(values)) > 1:
                 rows[key] = values
     return rows
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value of a config as text; 1.0 as 1 and keys by the alphabet, which JSON does not tell apart."""
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {shown(value[key])}' for key in sorted(value, key=str))}}}"
+        return f"{{{', '.join(f'{key}: {as_text(value[key])}' for key in sorted(value, key=str))}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(shown, value))}]"
+        return f"[{', '.join(map(as_text, value))}]"
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -16,20 +16,21 @@ import contextlib
 import logging
 import sys
 import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import rich
 import torch
-import yaml
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-import datamodules
-from perceiver_lightning.analysis.runs import load_run, summary_table
+from perceiver_lightning.analysis.runs import read_run, summary_table
+from perceiver_lightning.cli.classes import default_of
 from perceiver_lightning.cli.messages import in_words
 from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead
 from perceiver_lightning.cli.reports import (
@@ -37,12 +38,14 @@ from perceiver_lightning.cli.reports import (
     next_commands,
     nothing_trained,
     opening,
+    path_as_typed,
     remove_without_checkpoint,
-    shown,
 )
-from perceiver_lightning.cli.resume import read_checkpoint
+from perceiver_lightning.cli.resume import Memory, read_checkpoint
 from perceiver_lightning.cli.summary import SummaryTrainer
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
+from perceiver_lightning.tasks import PerceiverTask
 from perceiver_lightning.training.checkpoints import BestAndLast, ConfigWins, KeepConfig
 from perceiver_lightning.training.explain import Explain
 from perceiver_lightning.training.loggers import RunLogger, TensorBoard
@@ -54,16 +57,6 @@ from perceiver_lightning.training.stopping import Finite, Patience
 from perceiver_lightning.training.wandb_logger import Wandb
 from perceiver_lightning.training.wandb_report import WandbReport
 
-for name in datamodules.__all__:  # configs name them by their short names
-    getattr(datamodules, name)
-
-FACTS = ("modalities", "num_classes", "class_names", "multilabel")
-# What a checkpoint's configuration is taken over from; the first five also by validate, test and predict, which may
-# run on other hardware.
-REMEMBERED = (
-    *("name", "runs_dir", "seed_everything", "model", "data"),
-    *("trainer", "checkpoint", "early_stopping", "measures"),
-)
 PROGRAM = "python -m perceiver_lightning"
 
 # Lightning's hints that say nothing to a person here, each with the reason.
@@ -112,14 +105,15 @@ def main(args: list[str] | None = None) -> "CLI":
             sys.exit(130)
 
 
-class CLI(LightningCLI):
+class CLI(OpenCLI):
     """Lightning's command line with this project's defaults, run folders and memory.
 
     Another subcommand `name` is an entry in `subcommands()` and a method `name` of the Trainer (a subclass of it).
     """
 
     def __init__(self, args: list[str]) -> None:
-        self.memory: dict[str, Any] = {}  # what the checkpoint remembers: `read_checkpoint`
+        self.command = look_ahead(args, ALL_SUBCOMMANDS)
+        self.memory = self.command.memory or Memory()
         self.run = Path()  # the run's folder
         super().__init__(
             LightningModule,
@@ -129,76 +123,61 @@ class CLI(LightningCLI):
             trainer_class=SummaryTrainer,
             save_config_callback=KeepConfig,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"log_every_n_steps": 10, "enable_model_summary": False},
+            trainer_defaults={"log_every_n_steps": 10, "gradient_clip_val": 1.0, "enable_model_summary": False},
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={"prog": PROGRAM, "allow_abbrev": False},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # hyper-parameters are what the task was made with, facts included
-            args=args,
+            args=self.command.args,
         )
 
     # ---- what can be said
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's, and `summary`."""
-        return {**LightningCLI.subcommands(), "summary": {"model", "datamodule"}}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Lightning's, and `summary`; the one that is asked for alone, as building a parser takes time."""
+        asked = self.command.subcommand
+        return ALL_SUBCOMMANDS if asked is None else {asked: ALL_SUBCOMMANDS[asked]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, the callbacks with their defaults, and the facts that go from the data to the model."""
+        task = self.command.task or PerceiverTask
         parser.add_argument("--name", default="perceiver", help="The run is kept in <runs_dir>/<name>/version_k.")
         parser.add_argument("--runs_dir", default="runs", help="The folder of all runs.")
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.add_lightning_class_args(Patience, "early_stopping")
         parser.add_lightning_class_args(Measures, "measures")
+        best = {key: getattr(task, key, getattr(PerceiverTask, key)) for key in ("monitor", "mode")}
         parser.set_defaults(
             {
-                "checkpoint.monitor": "val/accuracy",
-                "checkpoint.mode": "max",
+                **{f"{callback}.{key}": best[key] for callback in ("checkpoint", "early_stopping") for key in best},
                 "checkpoint.filename": "best",
                 "checkpoint.save_last": True,
                 "checkpoint.save_on_exception": True,
                 "checkpoint.auto_insert_metric_name": False,
                 "checkpoint.enable_version_counter": False,
-                "early_stopping.monitor": "val/accuracy",
-                "early_stopping.mode": "max",
-                "early_stopping.patience": 10,
             }
         )
-        for fact in FACTS:
-            parser.link_arguments(f"data.{fact}", f"model.init_args.{fact}", apply_on="instantiate")
+        for fact in getattr(task, "facts", ()):
+            get = fact_for(task, fact)
+            parser.link_arguments("data", f"model.init_args.{fact}", compute_fn=get, apply_on="instantiate")
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+    def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
+        """Where `predict` writes."""
         if subcommand == "predict":
             parser.add_argument("--output", default=None, help="CSV file; predictions.csv of the run if not given.")
             parser.add_argument("--explain", metavar="FOLDER", help="Also draw where the model looks, in 32 examples.")
-        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; a checkpoint's configuration comes first, as if it were the first --config."""
-        assert isinstance(args, list)
-        ckpt_path, named = look_ahead(args)
-        at = next((i for i, arg in enumerate(args) if arg in self.subcommands()), None)
-        if ckpt_path and at is not None:
-            self.memory = read_checkpoint(ckpt_path)
-            keys = REMEMBERED if args[at] == "fit" else REMEMBERED[:5]
-            remembered = {key: value for key, value in self.memory["config"].items() if key in keys}
-            for key in {"model", "data"} & remembered.keys():  # another class takes none of its arguments
-                own = remembered[key]["class_path"].split(".")[-1]
-                if any(name.split(".")[-1] != own for name in named[key]):
-                    del remembered[key]
-            args = [*args[: at + 1], "--config", yaml.safe_dump(remembered), *args[at + 1 :]]
-        Parser.keys = {action.dest for sub in self._subcommand_parsers.values() for action in sub._actions}
+        """Parse; Lightning's own warns of arguments in sys.argv."""
+        parsers = map(self.subcommand_parser, self.subcommands())
+        Parser.keys = {action.dest for subparser in parsers for action in actions(subparser)}
         self.config = parser.parse_args(args)
 
-    def _parse_ckpt_path(self) -> None:
-        """Not Lightning's own memory of a checkpoint: there the checkpoint wins over flags."""
-
-    def _set_seed(self) -> None:
+    def set_seed(self) -> None:
+        """Seed by the config."""
         try:
-            super()._set_seed()
+            super().set_seed()
         except ValueError as error:
             raise InputError(f"seed_everything: {error}") from error
 
@@ -211,18 +190,20 @@ class CLI(LightningCLI):
         ckpt_path = config.get("ckpt_path")
         if ckpt_path is None and self.subcommand in ("validate", "test", "predict"):
             raise InputError(f"{self.subcommand}: expected --ckpt_path FILE, the checkpoint of a run, found none")
-        if ckpt_path is not None and not self.memory:  # named in a config, not as a flag
+        if ckpt_path is not None and self.command.memory is None:  # named in a config, not as a flag
             self.memory = read_checkpoint(ckpt_path)
-        if self.subcommand == "fit" and not self.memory.get("resumable", True):
+        if self.subcommand == "fit" and not self.memory.resumable:
             raise InputError(
                 f"--ckpt_path: expected the optimiser's state to go on with, found only weights in {ckpt_path}"
             )
-        remembered = self.memory.get("config", {})
+        remembered = self.memory.config
         if self.subcommand == "fit" and any(config[key] != remembered.get(key) for key in ("name", "runs_dir")):
-            self.memory["run"] = None
-        if self.subcommand == "predict" and config.get("data.init_args.num_classes", 0) is None:
+            self.memory.run = None
+        if self.subcommand == "predict":
             # The folder of the training, which tells the classes, may be gone by now: the checkpoint knows them.
-            config.data.init_args.num_classes = self.memory["num_classes"]
+            for fact in set(getattr(self.command.task, "facts", ())) & self.memory.facts.keys() - {"modalities"}:
+                if config.get(f"data.init_args.{fact}", ...) is None:
+                    config.data.init_args[fact] = self.memory.facts[fact]
         for key in ("logger", "callbacks"):  # `logger+` in a config appends once more to what the checkpoint remembers
             items = config.trainer[key]
             if isinstance(items, list):
@@ -244,110 +225,125 @@ class CLI(LightningCLI):
                 raise  # a bug keeps its traceback
             raise cause from None
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+    def make_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """The Trainer, with the run's metrics.csv as its first logger, whose folder is the run's."""
         if self.subcommand == "summary":  # wherever it will be trained: nothing runs, and nothing is kept
             quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
             return SummaryTrainer(accelerator="cpu", devices=1, enable_model_summary=False, **quiet)
         asked = self.config[self.subcommand]
-        fit = self.subcommand == "fit"
-        own = self.memory.get("run")
-        self.run_logger = RunLogger(asked.runs_dir, asked.name, own, self.memory.get("step") if fit else None)
+        self.run_logger = RunLogger(asked.runs_dir, asked.name, self.memory.run, self.resumes_at)
         self.run = Path(self.run_logger.log_dir)
-        loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
-        config["logger"] = [self.run_logger, *(logger for logger in loggers if isinstance(logger, Logger))]
-
-        if not fit:
-            callbacks = []
-        elif config["enable_checkpointing"] is False:
-            callbacks = [callback for callback in callbacks if not isinstance(callback, BestAndLast)]
-        if fit:
-            callbacks = [Finite(), *callbacks, LearningRateMonitor(), ConfigWins(), EpochLines()]
-            if any(isinstance(logger, Wandb) for logger in config["logger"]):
-                callbacks = [*callbacks, WandbReport()]
-        if self.subcommand == "predict":
-            self.output = Path(asked.output or self.run / "predictions.csv")
-            data: Any = self.datamodule
-            callbacks = [*callbacks, PredictionWriter(self.output, data.class_names, data.multilabel)]
-            if asked.explain is not None:
-                callbacks = [*callbacks, Explain(asked.explain)]
-        given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
-        if not any(isinstance(callback, ProgressBar) for callback in given):
+        config["logger"] = [self.run_logger, *(one for one in as_list(config["logger"]) if isinstance(one, Logger))]
+        callbacks = self.chosen_callbacks(config, callbacks)
+        if not any(isinstance(callback, ProgressBar) for callback in as_list(config["callbacks"])):
             screen = rich.get_console()
             if config["enable_progress_bar"] is not False and (screen.is_terminal or screen.is_jupyter):
                 callbacks = [*callbacks, Bar()]
             else:
                 config["enable_progress_bar"] = False
-        return super()._instantiate_trainer(config, callbacks)
+        return super().make_trainer(config, callbacks)
+
+    def chosen_callbacks(self, config: dict[str, Any], callbacks: list[Callback]) -> list[Callback]:
+        """The callbacks that this command needs, of those with keys of their own and of others."""
+        asked = self.config[self.subcommand]
+        if self.subcommand == "predict":
+            self.output = Path(asked.output or self.run / "predictions.csv")
+            explain = [] if asked.explain is None else [Explain(asked.explain)]
+            return [PredictionWriter(self.output), *explain]
+        if self.subcommand != "fit":
+            return []
+        without: tuple[type, ...] = (BestAndLast,) if config["enable_checkpointing"] is False else ()
+        if asked.early_stopping.patience is None:
+            without = (*without, Patience)
+        callbacks = [callback for callback in callbacks if not isinstance(callback, without)]
+        report = [WandbReport()] if any(isinstance(logger, Wandb) for logger in config["logger"]) else []
+        return [Finite(), *callbacks, LearningRateMonitor(), ConfigWins(), EpochLines(), *report]
 
     # ---- what is done with it
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    @property
+    def resumes_at(self) -> int | None:
+        """The step that a training goes on from; None of one that begins, and of other commands."""
+        goes_on = self.subcommand == "fit" and self.memory.loops is not None
+        return self.memory.step if goes_on else None
+
+    def run_subcommand(self, subcommand: str) -> None:
         """Run it, say where the results are, and leave nothing half-written."""
         if subcommand == "summary":
-            return super()._run_subcommand(subcommand)
+            return super().run_subcommand(subcommand)
         is_kept = not self.config[subcommand].trainer.fast_dev_run
         speaks = self.trainer.is_global_zero and is_kept
         is_new = not self.run.exists()
-        if speaks and subcommand == "fit" and self.memory.get("run") is None:
+        if speaks and subcommand == "fit" and self.memory.run is None:
             self.run, is_new = self.run_logger.reserve(), True
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.keep_in(self.run)
             elif isinstance(logger, TensorBoard):
-                logger.keep_in(self.run, self.memory.get("step") if subcommand == "fit" else None)
-        if "loops" in self.memory and subcommand != "fit":
+                logger.keep_in(self.run, self.resumes_at)
+        if self.memory.loops is not None and subcommand != "fit":
             # Results are logged at the checkpoint's own step, as those of the validation there were.
-            self.trainer.fit_loop.load_state_dict(self.memory["loops"])
-            self.trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
+            self.trainer.fit_loop.load_state_dict(self.memory.loops)
+            log_at_the_last_step(self.trainer)
         if speaks:
-            step = self.memory.get("step") if subcommand == "fit" else None
-            print(opening(self.trainer, self.model, self.datamodule, self.run, step), flush=True)
+            print(opening(self.trainer, self.model, self.datamodule, self.run, self.resumes_at), flush=True)
         try:
             with in_words():
-                super()._run_subcommand(subcommand)
-                if subcommand == "fit" and is_kept and self.trainer.global_step == self.memory.get("step", 0):
+                super().run_subcommand(subcommand)
+                if subcommand == "fit" and is_kept and self.trainer.global_step == self.memory.step:
                     raise InputError(nothing_trained(self.config[subcommand]))
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            trained = subcommand == "fit" and self.trainer.global_step > self.memory.get("step", 0)
-            if speaks and is_new and not trained:
-                remove_without_checkpoint(self.run, self.run_logger.made)
-            if speaks and (trained or (interrupted and subcommand == "fit")):
-                print(how_to_resume(self.trainer, self.run), flush=True)
+            self.clean_up(error, speaks, is_new)
             if isinstance(error, SystemExit):  # Lightning's own: after Ctrl-C, or a SIGTERM
                 sys.exit(143 if isinstance(error, SIGTERMException) else 130)
             raise
         if speaks:
-            if subcommand == "fit":
-                with contextlib.suppress(InputError):  # a training so short that nothing was logged
-                    rich.print(summary_table(load_run(self.run)))
-                print(next_commands(self.trainer, self.run), flush=True)
-            else:
-                results = self.output if subcommand == "predict" else self.run / "metrics.csv"
-                print(f"results  {shown(results)}", flush=True)
+            self.report()
+
+    def clean_up(self, error: BaseException, speaks: bool, is_new: bool) -> None:
+        """After an error: leave nothing of a run that came to nothing, and say how to go on with one that did not."""
+        fit = self.subcommand == "fit"
+        trained = fit and self.trainer.global_step > self.memory.step
+        if speaks and is_new and not trained:
+            remove_without_checkpoint(self.run, self.run_logger.made)
+        if speaks and (trained or (fit and isinstance(error, KeyboardInterrupt | SystemExit))):
+            print(how_to_resume(self.trainer, self.run), flush=True)
+
+    def report(self) -> None:
+        """Say where the results are."""
+        if self.subcommand == "fit":
+            with contextlib.suppress(InputError):  # a training so short that nothing was logged
+                rich.print(summary_table(read_run(self.run)))
+            print(next_commands(self.trainer, self.run), flush=True)
+        else:
+            results = self.output if self.subcommand == "predict" else self.run / "metrics.csv"
+            print(f"results  {path_as_typed(results)}", flush=True)
 
 
-class Opened(CLI):
-    """A command up to the point where it would run."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
+ALL_SUBCOMMANDS = {**OpenCLI.subcommands(), "summary": {"model", "datamodule"}}
 
 
-def opened(checkpoint: str | Path) -> CLI:
-    """The command line object of `test` for that checkpoint, with its weights in `.model`, in evaluation mode.
+def as_list(given: Any) -> Sequence[Any]:
+    """What the Trainer takes as one or several."""
+    return given if isinstance(given, list) else [given]
 
-    Nothing is run or written, and random numbers go on as if nothing had been. Weights and data are those that
-    `test --ckpt_path` would take.
+
+def fact_for(task: type, fact: str) -> Callable[[Any], Any]:
+    """A function that reads this fact, an argument of the task, from a datamodule."""
+    return partial(fact_of, task=task, fact=fact)
+
+
+def fact_of(data: Any, task: type, fact: str) -> Any:
+    """A fact of the data; what the datamodule does not tell is the default of the task's argument.
 
     Raises:
-        InputError: it is no checkpoint, or not one of this project's.
+        InputError: there is neither.
     """
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        for message in QUIET_WARNINGS:
-            warnings.filterwarnings("ignore", message)
-        cli = Opened(["test", f"--ckpt_path={checkpoint}", "--seed_everything=false", "--trainer.accelerator=cpu"])
-    cli.model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    cli.model.eval()
-    return cli
+    if hasattr(data, fact):
+        return getattr(data, fact)
+    try:
+        return default_of(task, fact)
+    except KeyError:
+        known = ", ".join(["modalities"] * hasattr(data, "modalities") + list(getattr(data, "facts", ())))
+        found = f"{type(data).__name__}, which has {known or 'no facts'}"
+        raise InputError(f"data: expected the fact {fact}, which {task.__name__} needs, found {found}") from None

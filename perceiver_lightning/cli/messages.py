@@ -14,11 +14,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from jsonargparse import ArgumentParser
-from pytorch_lightning import Callback, LightningDataModule, LightningModule
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from perceiver_lightning.cli.classes import arguments, find_class, known_classes
 from perceiver_lightning.errors import InputError
 
 # What the system says of a file or folder that a person named, and of a disk.
@@ -69,7 +67,8 @@ def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
     key, class_path, text = innermost(message)
     if found := re.search(r"Option '([^']+)' is not accepted", text):
         name = class_path.split(".")[-1]
-        names = [action.dest for action in arguments(class_path)]
+        cls = find_class("model" if key.startswith("model") else "data", class_path)
+        names = arguments(cls) if cls is not None else ()
         return f"{key}{found[1]}: {name} has no such argument{did_you_mean(found[1], names)}"
     if found := re.search(r"File does not exist: '?([^'\n]+)", text):
         return f"{key}: expected a file, found none at {found[1]}"
@@ -93,7 +92,7 @@ def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
             with suppress(ValueError, SyntaxError):  # of values that are no literals, as nan
                 values = ast.literal_eval(outer[0])
                 key = ".".join([key, *(name for name in values if str(values[name]) == given)][:2])
-        return f"{key}: expected {' or '.join(dict.fromkeys(map(plain, types)))}, found {given}"
+        return f"{key}: expected {' or '.join(dict.fromkeys(map(readable_type, types)))}, found {given}"
     return " ".join(message.split())
 
 
@@ -124,7 +123,7 @@ def innermost(message: str) -> tuple[str, str, str]:
         key, lines = f"{key}.init_args.", inside[:end]
 
 
-def shown(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """A value as it stands in a config."""
     return "null" if value is None else repr(value)
 
@@ -138,29 +137,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"; there are {', '.join(names)}" if 0 < len(names) < 10 else ""
 
 
-def arguments(class_path: str) -> list[Any]:
-    """A class's arguments as the parser has them, with `dest`, `type` and `default`; those it hands on included."""
-    module, _, name = class_path.rpartition(".")
-    cls: Any = getattr(__import__(module, fromlist=[name]), name)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, fail_untyped=False)
-    return [action for action in parser._actions if action.dest not in ("help", "config")]
-
-
-def known_classes(key: str) -> list[str]:
-    """Short names of the classes that the config key may name, as far as they are imported."""
-    bases = {"model": LightningModule, "data": LightningDataModule, "logger": Logger, "callbacks": Callback}
-    base = bases.get(key.split(".")[-1])
-    return sorted({cls.__name__ for cls in subclasses(base) if not cls.__name__.startswith("_")}) if base else []
-
-
-def subclasses(base: type) -> list[type]:
-    """All subclasses of a class, theirs included."""
-    children: list[type] = base.__subclasses__()
-    return [cls for child in children for cls in (child, *subclasses(child))]
-
-
-def plain(name: str) -> str:
+def readable_type(name: str) -> str:
     """`<class 'int'>` -> int, `typing.Literal['a', 'b']` -> 'a', 'b'."""
     name = re.sub(r"^typing\.Literal\[(.*)\]$", r"\1", name)
     name = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", name)

@@ -1,25 +1,33 @@
-"""Errors of the command line, of config files and of Lightning, in one sentence that names the key.
-
-jsonargparse knows what is wrong, and says it over many lines, under a page of usage. Here its messages are read and
-said again; what is not recognised is passed on as it is.
-"""
+"""The parser, what must be known of a command before it is parsed, and what is checked after."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, NoReturn, get_args
 
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
-from perceiver_lightning.cli.messages import arguments, one_sentence, plain, shown
+from perceiver_lightning.cli.classes import arguments, find_class, import_named
+from perceiver_lightning.cli.messages import as_yaml, one_sentence, readable_type
+from perceiver_lightning.cli.renamed import Translation
+from perceiver_lightning.cli.resume import Memory, read_checkpoint
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.private import type_of
+
+# What a checkpoint's configuration is taken over from; the first five also by validate, test and predict, which may
+# run on other hardware.
+REMEMBERED = (
+    *("name", "runs_dir", "seed_everything", "model", "data"),
+    *("trainer", "checkpoint", "early_stopping", "measures"),
+)
 
 
 class Parser(LightningArgumentParser):
     """Lightning's parser, which raises InputError instead of printing its usage."""
 
-    keys: Iterable[str] = ()  # all there are, of all subcommands
+    keys: Iterable[str] = ()  # all there are, of the subcommands that are known
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message as one sentence."""
@@ -28,30 +36,78 @@ class Parser(LightningArgumentParser):
         raise InputError(one_sentence(message, self.keys)) from ex
 
 
-def look_ahead(args: list[str]) -> tuple[str | None, dict[str, list[str]]]:
-    """What must be known before parsing: the checkpoint, and the classes that configs and flags name.
+@dataclass
+class Command:
+    """A command line before it is parsed.
 
-    Args:
-        args: the command line.
+    args        what is to be parsed: today's names, and a checkpoint's configuration as if it were the first --config
+    subcommand  None where none is named
+    memory      of the checkpoint that is named as a flag
+    task        the class of the model, None where none is named or it cannot be imported
+    """
 
-    Returns:
-        the value of --ckpt_path, and {"model": names, "data": names}.
+    args: list[str]
+    subcommand: str | None
+    memory: Memory | None
+    task: Any
+
+
+def look_ahead(args: Sequence[str], subcommands: Iterable[str]) -> Command:
+    """Read the configs and the checkpoint that a command names, and import the classes that they name.
 
     Raises:
-        InputError: a config cannot be read.
+        InputError: one of the files cannot be read.
     """
+    at = next((i for i, arg in enumerate(args) if arg in subcommands), None)
+    subcommand = None if at is None else args[at]
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--ckpt_path", nargs="?")
     early.add_argument("-c", "--config", nargs="?", action="append", default=[])
     for key in ("model", "data"):
         early.add_argument(f"--{key}", f"--{key}.class_path", dest=key, nargs="?")
     known, _ = early.parse_known_args(args)
-    configs = [read_config(config) for config in known.config if config]
+    configs = {config: read_config(config) for config in known.config if config}
+    memory = read_checkpoint(known.ckpt_path) if known.ckpt_path and subcommand else None
+    keys = REMEMBERED if subcommand == "fit" else REMEMBERED[:5]
+    remembered = {key: value for key, value in memory.config.items() if key in keys} if memory else {}
+    import_named([*args, *map(str, configs.values()), str(remembered)])
+
     named = {}
     for key in ("model", "data"):
-        given = [config[key].get("class_path") for config in configs if isinstance(config.get(key), dict)]
-        named[key] = [name for name in [*given, getattr(known, key)] if name]
-    return known.ckpt_path, named
+        given = [class_of(config.get(key)) for config in configs.values()]
+        named[key] = [name for name in [class_of(remembered.get(key)), *given, getattr(known, key)] if name]
+        if len({name.split(".")[-1] for name in named[key]}) > 1:  # another class takes none of its arguments
+            remembered.pop(key, None)
+    translation = Translation({key: names[-1] if names else None for key, names in named.items()})
+    remembered = translation.config(remembered)
+    today = {config: translation.config(given) for config, given in configs.items()}
+    changed = {config: as_text(today[config]) for config, given in configs.items() if today[config] != given}
+    args = list(replaced(translation.flags(args), changed))
+    if at is not None and memory is not None:
+        args = [*args[: at + 1], "--config", as_text(remembered), *args[at + 1 :]]
+    task = find_class("model", translation.classes.get("model"))
+    return Command(args, subcommand, memory, task)
+
+
+def class_of(given: Any) -> str | None:
+    """The name of the class in what a config says of the model or the data."""
+    return given.get("class_path") if isinstance(given, dict) else given if isinstance(given, str) else None
+
+
+def as_text(config: Any) -> str:
+    """A configuration as YAML, which --config takes in the place of a file."""
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def replaced(args: Iterable[str], configs: dict[str, str]) -> Iterator[str]:
+    """A command line with the texts of these configs in the place of their files."""
+    is_config = False
+    for arg in args:
+        if arg.startswith("--config="):
+            yield f"--config={configs.get(arg.partition('=')[2], arg.partition('=')[2])}"
+        else:
+            yield configs.get(arg, arg) if is_config else arg
+        is_config = arg in ("--config", "-c")
 
 
 def read_config(config: str) -> dict[str, Any]:
@@ -86,16 +142,16 @@ def check_settings(config: Any) -> None:
         config: of a subcommand, as it was parsed.
     """
     if not config.get("trainer"):
-        raise InputError(f"trainer: expected keys and values, found {shown(config.get('trainer'))}")
+        raise InputError(f"trainer: expected keys and values, found {as_yaml(config.get('trainer'))}")
     for key in MORE_THAN_NONE:
         if (value := config.trainer.get(key)) is not None and value <= 0:
             raise InputError(f"trainer.{key}: expected more than 0, found {value}")
     if (clip := config.trainer.get("gradient_clip_val") or 0) < 0:
         raise InputError(f"trainer.gradient_clip_val: expected 0 or more, found {clip}")
-    if (patience := config.get("early_stopping.patience", 0)) < 0:
+    if (patience := config.get("early_stopping.patience") or 0) < 0:
         raise InputError(f"early_stopping.patience: expected 0 or more validations, found {patience}")
     if (name := PurePath(config.name)).is_absolute() or not name.parts or ".." in name.parts:
-        raise InputError(f"name: expected the name of a folder in runs_dir, found {shown(config.name)}")
+        raise InputError(f"name: expected the name of a folder in runs_dir, found {as_yaml(config.name)}")
     for key in ("model", "data"):
         check_nulls(key, config.get(key))
 
@@ -104,8 +160,8 @@ def check_nulls(key: str, given: Any) -> None:
     """Raise an InputError where an argument of a class is null that may not be: jsonargparse lets null pass."""
     if not given or not given.get("init_args"):
         return
-    for action in arguments(given.class_path):
-        kinds = getattr(action, "_typehint", action.type)
-        is_null = given.init_args.get(action.dest, ...) is None and action.default is not None
+    for name, action in arguments(find_class(key, given.class_path)).items():
+        kinds = type_of(action)
+        is_null = given.init_args.get(name, ...) is None and action.default is not None
         if is_null and kinds is not None and type(None) not in get_args(kinds):
-            raise InputError(f"{key}.init_args.{action.dest}: expected {plain(str(kinds))}, found null")
+            raise InputError(f"{key}.init_args.{name}: expected {readable_type(str(kinds))}, found null")

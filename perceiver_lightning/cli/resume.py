@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,29 @@ from pytorch_lightning import LightningModule
 from perceiver_lightning.errors import InputError
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """What a checkpoint remembers, without its tensors.
+@dataclass
+class Memory:
+    """What a checkpoint remembers, without its tensors; of a command without a checkpoint nothing.
 
-    Returns:
-        config: the configuration of the training; from config.yaml of the run where the checkpoint has only weights,
-            and {} where that is missing too.
-        step: the number of optimiser steps taken.
-        loops: how far the training came, for `fit_loop.load_state_dict`.
-        resumable: whether it has the optimiser's state.
-        run: the run's folder, if the checkpoint lies in one.
-        num_classes: of the data that it was trained on.
+    config     the configuration of the training; from config.yaml of the run where the checkpoint has only weights,
+               and {} where that is missing too
+    step       the number of optimiser steps taken
+    loops      how far the training came, for `fit_loop.load_state_dict`
+    resumable  whether it has the optimiser's state
+    run        the run's folder, if the checkpoint lies in one
+    facts      the task's hyper-parameters, among them the facts of the data that it was trained on
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    loops: dict[str, Any] | None = None
+    resumable: bool = True
+    run: Path | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def read_checkpoint(path: str) -> Memory:
+    """What a checkpoint remembers.
 
     Raises:
         InputError: there is no such file, or it is no checkpoint of Lightning's.
@@ -33,19 +46,17 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise InputError(f"--ckpt_path: expected a checkpoint, found another or a broken file in {path}") from error
-    if (
-        not isinstance(checkpoint, dict)
-        or not {"state_dict", "loops", "pytorch-lightning_version"} <= checkpoint.keys()
-    ):
+    wanted = {"state_dict", "loops", "pytorch-lightning_version"}
+    if not isinstance(checkpoint, dict) or not wanted <= checkpoint.keys():
         raise InputError(f"--ckpt_path: expected a checkpoint of Lightning's, found other contents in {path}")
     folder = Path(os.path.abspath(path)).parent
     run = folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None
     config = checkpoint.get("config") or (run and (run / "config.yaml").read_text())
-    return {
-        "config": yaml.safe_load(config) if config else {},
-        "step": checkpoint["global_step"],
-        "loops": checkpoint["loops"]["fit_loop"],
-        "resumable": "optimizer_states" in checkpoint,
-        "run": run,
-        "num_classes": checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("num_classes"),
-    }
+    return Memory(
+        config=yaml.safe_load(config) if config else {},
+        step=checkpoint["global_step"],
+        loops=checkpoint["loops"]["fit_loop"],
+        resumable="optimizer_states" in checkpoint,
+        run=run,
+        facts=checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}),
+    )

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import SaveConfigCallback
 from torch.optim.lr_scheduler import LambdaLR
 
+from perceiver_lightning.private import OpenCheckpoint, set_last_rates
 from perceiver_lightning.training.stopping import Diverged, check_monitor
 
 
-class BestAndLast(ModelCheckpoint):
+class BestAndLast(OpenCheckpoint):
     """`best.ckpt` by a metric of the validation, and `last.ckpt`, the newest state, also of a training cut short.
 
     What Lightning's own does otherwise: last.ckpt is written after every epoch, not only with a new best; a training
@@ -27,18 +27,18 @@ class BestAndLast(ModelCheckpoint):
         """From now on there is something to lose."""
         super().on_train_start(trainer, pl_module)
         self._trains = True
-        self._last_global_step_saved = trainer.global_step
+        self.take_as_saved(trainer.global_step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the newest state, unless there was no step, or it is of no use."""
-        if self._trains and not isinstance(exception, Diverged) and self._should_save_on_exception(trainer):
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if self._trains and not isinstance(exception, Diverged) and self.saves_on_exception(trainer):
+            self.save_last_checkpoint(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if the metric is there: Lightning's short validation before training finds that out in time."""
         check_monitor("checkpoint.monitor", self.monitor, trainer)
         super().on_validation_end(trainer, pl_module)
-        if not self._should_save_on_train_epoch_end(trainer):
+        if not self.saves_after_training_epochs(trainer):
             self._save_newest(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,11 +53,11 @@ class BestAndLast(ModelCheckpoint):
 
     def _save_newest(self, trainer: Trainer) -> None:
         """Write last.ckpt, unless this step has been saved: so a new best comes first, or it would not be saved."""
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if not self.has_nothing_to_save(trainer):
+            self.save_last_checkpoint(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """A validation that was cut short begins anew: Lightning would leave out as many of its last batches."""
+        """A validation that was cut short begins again: Lightning would leave out as many of its last batches."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]
         progress.update(dict.fromkeys(progress, 0))
 
@@ -79,7 +79,7 @@ class KeepConfig(SaveConfigCallback):
     """The whole configuration, nulls as well (a default may be something else), in config.yaml and each checkpoint."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Not yet: a checkpoint that does not fit must leave the run it is of as it is."""
+        """Not yet: a checkpoint that does not fit must leave its run unchanged."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """There is something to train: write config.yaml, which trains the run from its start."""
@@ -121,4 +121,4 @@ class ConfigWins(Callback):
                 schedule.base_lrs = [group["initial_lr"] for group in groups]
                 for group, factor in zip(groups, schedule.lr_lambdas, strict=True):
                     group["lr"] = group["initial_lr"] * factor(schedule.last_epoch)
-                schedule._last_lr = [group["lr"] for group in groups]
+                set_last_rates(schedule, [group["lr"] for group in groups])

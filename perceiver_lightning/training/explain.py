@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from perceiver_lightning.analysis.attention.drawing import draw, turn
 from perceiver_lightning.analysis.attention.panels import View
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.model import Ensemble, LateFusion, Model, Perceiver
+from perceiver_lightning.model import Model
 
 DPI = 130
 
@@ -38,12 +38,10 @@ def figures(
     rows = first_rows(batch) if rows is None else rows
     inputs = batch["inputs"]
     views = {name: view_of(datamodule, name) for name in inputs}
-    if isinstance(perceiver, LateFusion):  # each has a Perceiver, which looks at nothing else
-        seen: list[tuple[Perceiver, Any]] = [(perceiver.of(name), {name: part}) for name, part in inputs.items()]
-    else:
-        seen = [(perceiver.first if isinstance(perceiver, Ensemble) else perceiver, inputs)]
+    readers = perceiver.perceivers()
     drawn: list[dict[str, Figure]] = [{} for _ in rows]
-    for model, parts in seen:
+    for model in dict.fromkeys(readers[name] for name in inputs):
+        parts = {name: part for name, part in inputs.items() if readers[name] is model}
         last = sum(len(crosses) for crosses, _ in model.order) - 1
         chosen = list(dict.fromkeys([0, last])) if cross_attends is None else cross_attends
         for place, row in enumerate(rows):
@@ -63,8 +61,8 @@ def first_rows(batch: Mapping[str, Any]) -> list[int]:
 
 
 def view_of(datamodule: Any, modality: str) -> View:
-    """What a datamodule, or the one of its members that the modality is of, knows of how to draw it."""
-    for part in (*getattr(datamodule, "members", {}).values(), *getattr(datamodule, "parts", {}).values()):
+    """Drawing hints (patch, mean, std) for a modality, of a datamodule or the one of its own that has the modality."""
+    for part in (*getattr(datamodule, "datamodules", {}).values(), *getattr(datamodule, "parts", {}).values()):
         if modality in part.modalities:
             return view_of(part, modality)
     facts = getattr(datamodule, "modalities", {}).get(modality)
@@ -127,7 +125,7 @@ class Explain(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the first examples: `outputs` has their names and probabilities, as tasks predict them."""
+        """Draw the first examples: `outputs` has their names, and what the task says of them."""
         self.seen += len(outputs["name"])
         missing = self.most - self.drawn
         if missing <= 0 or not trainer.is_global_zero:
@@ -135,12 +133,7 @@ class Explain(Callback):
         data: Any = getattr(trainer, "datamodule", None)
         task: Any = pl_module
         names = outputs["name"][:missing]
-        # The training's folder may be gone: the task remembers its classes, as it does for predictions.csv.
-        classes = pl_module.hparams.get("class_names") or getattr(data, "class_names", None)
-        titles = [
-            f"{name}: {said(values.float().tolist(), classes, getattr(data, 'multilabel', False))}"
-            for name, values in zip(names, outputs["probabilities"], strict=False)
-        ]
+        titles = task.captions(outputs)[:missing]
         rows = first_rows(batch)[:missing]
         # One by one: a figure is large, and a batch has many.
         for name, row, title in zip(names, rows, titles, strict=True):
@@ -169,11 +162,3 @@ class Explain(Callback):
         """Say what was drawn, below the bar."""
         if stage == "predict" and trainer.is_global_zero and self.drawn:
             print(f"pictures {self.folder}, of {self.drawn} of {self.seen} examples", flush=True)
-
-
-def said(probabilities: Sequence[float], class_names: Sequence[str] | None = None, multilabel: bool = False) -> str:
-    """The most probable class, and how probable it is; with several labels all that are, or else that one."""
-    names = class_names or [f"class {k}" for k in range(len(probabilities))]
-    order = sorted(range(len(probabilities)), key=lambda k: -probabilities[k])
-    several = [k for k in order if probabilities[k] > 0.5] if multilabel else []
-    return ", ".join(f"{names[k]} ({probabilities[k]:.0%})" for k in (several or order[:1]))

@@ -4,14 +4,14 @@ import csv
 import os
 from pathlib import Path
 
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities import rank_zero_only
 
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.private import OpenCSVLogger, OpenTensorBoard, OpenWriter
 
 
-class RunLogger(CSVLogger):
+class RunLogger(OpenCSVLogger):
     """`metrics.csv` of a run, which goes on where the run goes on.
 
     Lightning's own empties the file of a folder that exists. This one keeps its rows, so that a resumed training and
@@ -46,7 +46,7 @@ class RunLogger(CSVLogger):
                 return Path(self.log_dir)
             except FileExistsError:
                 if os.path.isdir(self.log_dir):
-                    self._version = int(self.version) + 1
+                    self.next_version()
                     continue
                 raise InputError(f"runs_dir: expected a folder, found a file in the way of {self.log_dir}") from None
             except OSError as error:
@@ -55,15 +55,15 @@ class RunLogger(CSVLogger):
     @property
     def experiment(self) -> ExperimentWriter:
         """The writer of the file; on the first process only."""
-        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
-            self._experiment = _Writer(self.log_dir, self.last_step)
+        if self.writer is None and getattr(rank_zero_only, "rank", 0) == 0:
+            self.writer = MetricsWriter(self.log_dir, self.last_step)
         return super().experiment
 
     def log_hyperparams(self, params: object = None) -> None:
         """Nothing: config.yaml has them."""
 
 
-class TensorBoard(TensorBoardLogger):
+class TensorBoard(OpenTensorBoard):
     """TensorBoard's file beside `metrics.csv`, with the same numbers: `tensorboard --logdir runs` shows all runs."""
 
     def __init__(self) -> None:
@@ -71,8 +71,7 @@ class TensorBoard(TensorBoardLogger):
 
     def keep_in(self, run: Path, last_step: int | None = None) -> None:
         """Write into the folder of this run; after `last_step` steps, what is there of later ones is out of date."""
-        self._root_dir = str(run)
-        self._kwargs["purge_step"] = last_step
+        self.write_into(run, purge_step=last_step)
 
     def log_hyperparams(self, *_: object, **__: object) -> None:
         """Nothing: config.yaml has them."""
@@ -80,20 +79,19 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         """Write what waits to be written; Lightning's own adds an empty hparams.yaml."""
-        if self._experiment is not None:
-            self._experiment.flush()
+        if self.writer is not None:
+            self.writer.flush()
 
 
-class _Writer(ExperimentWriter):
+class MetricsWriter(OpenWriter):
+    """The writer of metrics.csv: see `RunLogger`."""
+
     def __init__(self, log_dir: str, last_step: int | None) -> None:
         self.last_step = last_step
         super().__init__(log_dir)
         if os.path.isfile(self.metrics_file_path):
             with open(self.metrics_file_path, newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
-
-    def _check_log_dir_exists(self) -> None:
-        """Keep what is there."""
 
     def save(self) -> None:
         """Append the new rows."""

@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from perceiver_lightning.analysis.costs import forward_flops
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.private import accumulates, logs_now
 from perceiver_lightning.training.commit import commit
 
-FACTS = "facts.json"
+FACTS_FILE = "facts.json"  # in a run's folder
 
 
 class Measures(Callback):
@@ -50,7 +51,7 @@ class Measures(Callback):
         if trainer.is_global_zero:
             self.facts = facts(pl_module, getattr(trainer, "datamodule", None))
             if folder and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                (Path(folder) / FACTS).write_text(json.dumps(self.facts, indent=2) + "\n")
+                (Path(folder) / FACTS_FILE).write_text(json.dumps(self.facts, indent=2) + "\n")
         self.facts = trainer.strategy.broadcast(self.facts)
         self.rows, self.since = 0, time.monotonic()
 
@@ -65,7 +66,7 @@ class Measures(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Log the norm of the gradients."""
-        if trainer._logger_connector.should_update_logs:
+        if logs_now(trainer):
             gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
             pl_module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients), batch_size=1)
 
@@ -74,8 +75,7 @@ class Measures(Callback):
     ) -> None:
         """Count the batch; log the speed."""
         self.rows += rows(batch)
-        accumulates = trainer.fit_loop._should_accumulate()  # Lightning logs the last batch of a step
-        if not self.rows or accumulates or not trainer._logger_connector.should_update_logs:
+        if not self.rows or accumulates(trainer) or not logs_now(trainer):  # the last batch of a step is logged
             return
         now = time.monotonic()
         speed = self.rows * trainer.world_size / max(now - self.since, 1e-9)
@@ -95,7 +95,7 @@ def rows(batch: Any) -> int:
 
 
 def facts(task: Any, datamodule: Any) -> dict[str, Any]:
-    """What a run is of, as far as it is known.
+    """Facts of a run, as far as they are known.
 
     Returns:
         commit      of this code in git; "-dirty" behind it where files that git knows are changed

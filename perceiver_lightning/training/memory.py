@@ -10,8 +10,8 @@ LARGEST = 32 << 20  # bytes; mallopt(3): the most that every version takes
 def keep_freed_memory() -> None:
     """Have glibc keep freed blocks of up to 32 MiB; where there is another allocator, nothing is changed.
 
-    By itself it gives them back to the system, and each step gets them anew, page by page, each filled with zeros: with
-    activations of megabytes that is up to a fifth of a step on the CPU. The peak of memory stays what it was.
+    By itself it gives them back to the system, and each step gets them again, page by page, each filled with zeros:
+    with activations of megabytes that is up to a fifth of a step on the CPU. The peak of memory stays what it was.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST)

@@ -1,4 +1,4 @@
-"""What happens around a training: what is kept, what is shown, what is written."""
+"""What is shown of a training while it runs: a bar, and a line per validation."""
 
 import math
 import time
@@ -7,13 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import RichProgressBar
+
+from perceiver_lightning.private import OpenProgressBar, epoch_means
 
 
 def headline(trainer: Trainer) -> dict[str, float]:
-    """The losses and the metric that decides what is best, as far as they are known."""
+    """The losses, what the task counts as its headline, and the metric that decides what is best, as far as known."""
     monitor = getattr(trainer.checkpoint_callback, "monitor", None)
-    names = dict.fromkeys(["train/loss", "val/loss", "val/accuracy", monitor])
+    names = dict.fromkeys(["train/loss", "val/loss", *getattr(trainer.lightning_module, "headline", ()), monitor])
     return {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
 
 
@@ -56,11 +57,11 @@ class EpochLines(Callback):
                 print(line, flush=True)
 
 
-class Bar(RichProgressBar):
+class Bar(OpenProgressBar):
     """Lightning's bar for the epoch that runs, which leaves nothing behind: `EpochLines` stay.
 
-    Beside it: the loss, the epoch's accuracy so far, examples per second, and the time that is left of the whole
-    training at the pace so far, validations included; a training that stops early takes less.
+    Beside it: the loss, the epoch's other training metrics so far, examples per second, and the time that is left of
+    the whole training at the pace so far, validations included; a training that stops early takes less.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -87,10 +88,8 @@ class Bar(RichProgressBar):
         found: dict[str, int | str | float | dict[str, float]] = {}
         if "train/loss" in known:
             found["loss"] = float(known["train/loss"])
-        # Lightning tells the mean over an epoch at its end: this is what it has of it.
-        accuracy = trainer.fit_loop.epoch_loop._results.get("training_step.train/accuracy")
-        if accuracy is not None and accuracy.cumulated_batch_size > 0:
-            found["accuracy"] = float(accuracy.value / accuracy.cumulated_batch_size)
+        means = epoch_means(trainer)
+        found |= {name.removeprefix("train/"): value for name, value in means.items() if name.startswith("train/")}
         if "train/examples_per_second" in known:
             found["examples/s"] = f"{float(known['train/examples_per_second']):,.0f}"
         if (left := self.seconds_left(trainer)) is not None:
@@ -110,13 +109,14 @@ class Bar(RichProgressBar):
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print a line above the bar; the lock keeps the thread that draws the bar from drawing over it."""
-        with self.progress.live._lock if self.progress is not None else nullcontext():
+        with self.drawing or nullcontext():
             print(*args, **kwargs)
 
-    def _get_train_description(self, current_epoch: int) -> str:
+    def train_description(self) -> str:
+        """The epoch."""
         return f"epoch {counted(self.trainer)}"
 
-    def _stop_progress(self) -> None:
-        if self.progress is not None and not self._progress_stopped:
+    def before_stop(self) -> None:
+        """Have it leave nothing behind."""
+        if self.progress is not None:
             self.progress.live.transient = True
-            super()._stop_progress()

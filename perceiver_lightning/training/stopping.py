@@ -1,5 +1,6 @@
 """When a training ends before its time."""
 
+import sys
 from typing import Any
 
 import torch
@@ -10,7 +11,17 @@ from perceiver_lightning.errors import InputError
 
 
 class Patience(EarlyStopping):
-    """Early stopping that keeps its own patience on resume, not the checkpoint's."""
+    """Early stopping that keeps its own patience on resume, not the checkpoint's.
+
+    Args:
+        monitor: the metric.
+        patience: how many validations in a row may bring nothing better. None never stops: the command line leaves
+            the callback out.
+        options: other arguments of Lightning's EarlyStopping.
+    """
+
+    def __init__(self, monitor: str, patience: int | None = None, **options: Any) -> None:
+        super().__init__(monitor, patience=sys.maxsize if patience is None else patience, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best value and how long it has stood."""

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.private import OpenWandb
 
 ID = "wandb_id"  # file in a run's folder
 REMEDY = "run `wandb login` once, or set WANDB_MODE=offline, which needs no account"
 
 
-class Wandb(WandbLogger):
+class Wandb(OpenWandb):
     """Lightning's logger of Weights & Biases, for a run with a folder of its own.
 
     W&B's files lie in that folder, and so does the id of its run, so that a training which goes on in the folder goes
@@ -34,20 +34,20 @@ class Wandb(WandbLogger):
         offline = options.pop("offline", False)  # Lightning refuses it together with log_model; W&B does not
         super().__init__(**options)
         if offline:
-            self._wandb_init["mode"] = "offline"
-        self._wandb_init.pop("anonymous", None)  # Lightning's, makes every run begin with a warning
+            self.change("mode", "offline")
+        self.change("anonymous", None)  # Lightning's, makes every run begin with a warning
         if not (options.get("project") or os.environ.get("WANDB_PROJECT")):
-            self._project = self._wandb_init["project"] = "perceiver"
+            self.change("project", "perceiver")
 
     def keep_in(self, run: Path) -> None:
         """Keep W&B's run in the folder of this one, as far as the logger's own arguments leave that open."""
         self.run = run
-        if self._wandb_init["dir"] in (None, "."):
-            self._save_dir = self._wandb_init["dir"] = str(run)
-        if self._wandb_init["name"] is None:
-            self._name = self._wandb_init["name"] = "/".join(run.absolute().parts[-2:])
-        if self._wandb_init["id"] is None and (run / ID).is_file():
-            self._id = self._wandb_init["id"] = (run / ID).read_text().strip()
+        if self.setting("dir") in (None, "."):
+            self.change("dir", str(run))
+        if self.setting("name") is None:
+            self.change("name", "/".join(run.absolute().parts[-2:]))
+        if self.setting("id") is None and (run / ID).is_file():
+            self.change("id", (run / ID).read_text().strip())
 
     @property
     @rank_zero_experiment
@@ -57,17 +57,17 @@ class Wandb(WandbLogger):
         Raises:
             InputError: W&B does not begin it: nobody is logged in, it cannot be reached, a setting is wrong.
         """
-        if self._experiment is None:
+        if self.begun is None:
             from pydantic import ValidationError
             from wandb import Error
 
             try:
                 experiment: Any = super().experiment
             except ValidationError as error:  # of a setting
-                of = error.errors()[0]
-                wanted = of["msg"].removeprefix("Input should be ")
-                setting = f"WANDB_{'_'.join(map(str, of['loc'])).upper()}"
-                raise InputError(f"{setting}: expected {wanted}, found {of['input']!r}; {REMEDY}") from error
+                first = error.errors()[0]
+                wanted = first["msg"].removeprefix("Input should be ")
+                setting = f"WANDB_{'_'.join(map(str, first['loc'])).upper()}"
+                raise InputError(f"{setting}: expected {wanted}, found {first['input']!r}; {REMEDY}") from error
             except Error as error:
                 said = " ".join(str(error).split()).removesuffix(".")
                 raise InputError(
@@ -75,15 +75,15 @@ class Wandb(WandbLogger):
                 ) from error
             if self.run is not None and not getattr(experiment, "disabled", False):
                 (self.run / ID).write_text(f"{experiment.id}\n")
-        return self._experiment
+        return self.begun
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Keep the checkpoints as artifacts, where asked for, and end W&B's run."""
         super().finalize(status)
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=0 if status == "success" else 1)
-            self._experiment = None
+        if self.begun is not None:
+            self.begun.finish(exit_code=0 if status == "success" else 1)
+            self.forget()
 
 
 def logger_of(trainer: Trainer) -> Wandb | None:

@@ -1,21 +1,22 @@
-"""Runs in Weights & Biases: one for each run's folder, with its configuration, pictures and worst mistakes.
+"""What a run of Weights & Biases has beside its metrics: configuration, pictures, the worst examples.
 
 W&B itself is imported where it is needed: it is slow to load.
 """
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
+import numpy as np
 import yaml
+from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from perceiver_lightning.training.explain import figures, first_rows
-from perceiver_lightning.training.measures import FACTS
+from perceiver_lightning.training.measures import FACTS_FILE
 from perceiver_lightning.training.wandb_logger import Wandb, logger_of
 
 log = logging.getLogger(__name__)
@@ -25,14 +26,13 @@ class WandbReport(Callback):
     """What a run of Weights & Biases has beside its metrics.
 
     In its config: the run's whole config.yaml, and under `facts` its facts.json. After each validation, as far as the
-    task's `validation_step` returns what it judged, as ClassificationTask's does:
+    task has them (`tasks/base.py`):
 
-        val/confusion_matrix   a picture, a row for each true class; of all devices; for one label per example
-        val/worst_mistakes     a table of the wrong examples with the highest losses, pictures beside them where the
-                               data are pictures; of the first device
+        val/<name>             pictures of the task's `tally`, of all devices, such as confusion_matrix
+        val/worst_mistakes     a table of the task's `worst` examples, pictures beside them where the data are pictures;
+                               of the first device
         val/attention/<name>   where the model looks in the first examples, the same each time, by modality
-                               (`analysis.drawing.draw`); of any task that has a Perceiver as `.perceiver`, of an
-                               ensemble's first member
+                               (`analysis.attention.drawing.draw`); of an ensemble's first member
 
     Args:
         worst: rows of that table.
@@ -50,14 +50,14 @@ class WandbReport(Callback):
         if logger is None or self.told or not trainer.is_global_zero or not folder:
             return
         config = yaml.safe_load((Path(folder) / "config.yaml").read_text())
-        facts = json.loads((Path(folder) / FACTS).read_text())
+        facts = json.loads((Path(folder) / FACTS_FILE).read_text())
         logger.experiment.config.update({**config, "facts": facts}, allow_val_change=True)
         self.told = True
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the validation before."""
-        self.confusion: Tensor | None = None
-        self.mistakes: list[dict[str, Any]] = []
+        self.tally: Tensor | None = None
+        self.rows: list[dict[str, Any]] = []
         self.drawn: list[dict[str, Any]] = []
 
     def on_validation_batch_end(
@@ -69,27 +69,26 @@ class WandbReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count, keep the worst mistakes so far, and draw the attention in the first examples."""
+        """Count, keep the worst examples so far, and draw the attention in the first examples."""
         if logger_of(trainer) is None or trainer.sanity_checking:
             return
         is_first = trainer.is_global_zero and batch_idx == dataloader_idx == 0
-        if is_first and self.looks and hasattr(pl_module, "perceiver"):
-            perceiver: Any = pl_module.perceiver
+        task: Any = pl_module
+        if is_first and self.looks and hasattr(task, "perceiver"):
             rows = first_rows(batch)[: self.looks]
             try:
-                self.drawn = figures(perceiver, batch, rows, getattr(trainer, "datamodule", None))
+                self.drawn = figures(task.perceiver, batch, rows, getattr(trainer, "datamodule", None))
             except ValueError as error:  # of more axes than can be drawn: a training is not to end for that
                 self.looks = 0
                 log.warning("Attention is not logged to W&B: %s", error)
-        if not isinstance(outputs, dict) or "probabilities" not in outputs:
+        if not hasattr(task, "tally"):
             return
-        probabilities_EK, labels = outputs["probabilities"].float(), outputs["labels"]
-        if labels.ndim == 1:
-            counts_KK = confusion_matrix(probabilities_EK, labels)
-            self.confusion = counts_KK if self.confusion is None else self.confusion + counts_KK
+        counts = task.tally(outputs)
+        if counts is not None:
+            self.tally = counts if self.tally is None else self.tally + counts
         if trainer.is_global_zero:
-            found = mistakes(probabilities_EK, labels, outputs["row"], batch, batch_idx, self.worst)
-            self.mistakes = sorted(self.mistakes + found, key=lambda row: -row["loss"])[: self.worst]
+            found = [with_picture(row, batch) for row in task.worst(outputs, batch, batch_idx, self.worst)]
+            self.rows = sorted(self.rows + found, key=lambda row: -row["loss"])[: self.worst]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log pictures and table."""
@@ -97,61 +96,21 @@ class WandbReport(Callback):
         if logger is None or trainer.sanity_checking:
             return
         step = max(trainer.global_step - 1, 0)  # as Lightning counts the metrics of this validation
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        if self.confusion is not None:
-            counts_KK = trainer.strategy.reduce(self.confusion, reduce_op="sum")
+        task: Any = pl_module
+        if self.tally is not None:
+            total = trainer.strategy.reduce(self.tally, reduce_op="sum")
             if trainer.is_global_zero:
-                log_confusion_matrix(logger, counts_KK.cpu(), names, step)
-        if trainer.is_global_zero and self.mistakes:
-            log_mistakes(logger, self.mistakes, names, step)
+                log_figures(logger, task.draw_tally(total.cpu()), step)
+        if trainer.is_global_zero and self.rows:
+            log_worst(logger, self.rows, step)
         if self.drawn:
             log_attention(logger, self.drawn, step)
 
 
-def confusion_matrix(probabilities_EK: Tensor, labels_E: Tensor) -> Tensor:
-    """How often an example of one class, the row, was taken for another, the column: counts (K, K)."""
-    K = probabilities_EK.shape[1]
-    pairs = labels_E * K + probabilities_EK.argmax(-1)
-    return torch.bincount(pairs, minlength=K * K).reshape(K, K)
-
-
-def mistakes(
-    probabilities_EK: Tensor, labels: Tensor, row_E: Tensor, batch: Any, batch_idx: int, most: int
-) -> list[dict[str, Any]]:
-    """The wrong examples of a batch with the highest losses, `most` at most.
-
-    Returns:
-        for each: name, picture (H, W, C) or None, true and predicted classes, their probabilities, loss.
-    """
-    if labels.ndim == 1:
-        loss_E = F.nll_loss(probabilities_EK.clamp_min(1e-12).log(), labels, reduction="none")
-        wrong_E = probabilities_EK.argmax(-1) != labels
-    else:
-        loss_E = F.binary_cross_entropy(probabilities_EK, labels.to(probabilities_EK), reduction="none").mean(-1)
-        wrong_E = ((probabilities_EK > 0.5) != labels.bool()).any(-1)
-    found = []
-    for index in loss_E.where(wrong_E, -1).argsort(descending=True)[: min(most, int(wrong_E.sum()))].tolist():
-        row = int(row_E[index])
-        probabilities_K = probabilities_EK[index]
-        if labels.ndim == 1:
-            true, predicted = [int(labels[index])], [int(probabilities_K.argmax())]
-        else:
-            true, predicted = (
-                labels[index].nonzero().flatten().tolist(),
-                (probabilities_K > 0.5).nonzero().flatten().tolist(),
-            )
-        found.append(
-            {
-                "name": batch["name"][row] if batch.get("name") else f"batch {batch_idx} row {row}",
-                "picture": picture(batch["inputs"], row),
-                "true": true,
-                "predicted": predicted,
-                "probability of true": [round(float(probabilities_K[k]), 4) for k in true],
-                "probability of predicted": [round(float(probabilities_K[k]), 4) for k in predicted],
-                "loss": float(loss_E[index]),
-            }
-        )
-    return found
+def with_picture(row: Mapping[str, Any], batch: Any) -> dict[str, Any]:
+    """A row of the table: name, picture, whatever the task says, and the loss; `row` is the example's in the batch."""
+    rest = {key: value for key, value in row.items() if key not in ("name", "row", "loss")}
+    return {"name": row["name"], "picture": picture(batch["inputs"], row["row"]), **rest, "loss": row["loss"]}
 
 
 def picture(inputs: Any, row: int) -> Any:
@@ -164,14 +123,12 @@ def picture(inputs: Any, row: int) -> Any:
     return None
 
 
-def log_confusion_matrix(logger: Wandb, counts_KK: Tensor, names: list[str] | None, step: int) -> None:
-    """As a picture."""
+def log_figures(logger: Wandb, figures: Mapping[str, Figure], step: int) -> None:
+    """As pictures."""
     import wandb
 
-    from perceiver_lightning.analysis.confusion import draw_confusion_matrix
-
-    figure = draw_confusion_matrix(counts_KK.tolist(), names)
-    logger.experiment.log({"val/confusion_matrix": wandb.Image(figure), "trainer/global_step": step})
+    pictures = {f"val/{name}": wandb.Image(figure) for name, figure in figures.items()}
+    logger.experiment.log({**pictures, "trainer/global_step": step})
 
 
 def log_attention(logger: Wandb, drawn: list[dict[str, Any]], step: int) -> None:
@@ -185,17 +142,15 @@ def log_attention(logger: Wandb, drawn: list[dict[str, Any]], step: int) -> None
     logger.experiment.log({**pictures, "trainer/global_step": step})
 
 
-def log_mistakes(logger: Wandb, found: list[dict[str, Any]], names: list[str] | None, step: int) -> None:
+def log_worst(logger: Wandb, rows: Sequence[Mapping[str, Any]], step: int) -> None:
     """As a table, the worst first."""
     import wandb
 
-    def cell(key: str, value: Any) -> Any:
-        if key == "picture":
-            return None if value is None else wandb.Image(value)
-        if key in ("true", "predicted"):
-            value = [names[k] if names else k for k in value]
+    def cell(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return wandb.Image(value)
         return ", ".join(map(str, value)) if isinstance(value, list) else value
 
-    columns: Any = list(found[0])
-    table = wandb.Table(columns=columns, data=[[cell(key, row[key]) for key in columns] for row in found])
+    columns: Any = list(rows[0])
+    table = wandb.Table(columns=columns, data=[[cell(row[key]) for key in columns] for row in rows])
     logger.experiment.log({"val/worst_mistakes": table, "trainer/global_step": step})

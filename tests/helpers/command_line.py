@@ -71,9 +71,9 @@ class with_callback:
 
     def __enter__(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        make = CLI._instantiate_trainer
+        make = CLI.make_trainer
         self.patch.setattr(
-            CLI, "_instantiate_trainer", lambda cli, config, given: make(cli, config, [self.callback, *given])
+            CLI, "make_trainer", lambda cli, config, given: make(cli, config, [self.callback, *given])
         )
 
     def __exit__(self, *_: object) -> None:

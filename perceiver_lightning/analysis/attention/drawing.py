@@ -23,7 +23,7 @@ from torch import Tensor
 from perceiver_lightning.analysis.attention.maps import Maps, Record, maps_of, record
 from perceiver_lightning.analysis.attention.panels import Shown, View, blend, paint, show, some_frames
 from perceiver_lightning.analysis.attention.rollout import rollout, usage
-from perceiver_lightning.analysis.labels import plain
+from perceiver_lightning.analysis.labels import as_label
 from perceiver_lightning.model import Perceiver
 
 Inputs = Mapping[str, Mapping[str, Any]]
@@ -174,7 +174,7 @@ def _panels(
                 if column == first and rows > 1:
                     _beside(axes, label, "left")
         if title:
-            figure.suptitle(plain(title))
+            figure.suptitle(as_label(title))
     return figure
 
 

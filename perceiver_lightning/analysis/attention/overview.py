@@ -17,7 +17,7 @@ from perceiver_lightning.analysis.attention.drawing import STYLE, Inputs, one_ex
 from perceiver_lightning.analysis.attention.maps import maps_of, record
 from perceiver_lightning.analysis.attention.panels import Shown, View, heat_of, show
 from perceiver_lightning.analysis.attention.rollout import entropy, similarity, usage
-from perceiver_lightning.analysis.labels import plain
+from perceiver_lightning.analysis.labels import as_label
 from perceiver_lightning.model import Perceiver
 
 
@@ -87,7 +87,7 @@ def _overview(
             axes.set_title(f"{name}: {len(rows)} latents")
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
         if title:
-            figure.suptitle(plain(title))
+            figure.suptitle(as_label(title))
     return figure
 
 
@@ -135,5 +135,5 @@ def draw_latents(perceiver: Perceiver, inputs: Inputs, example: int = 0, title: 
                 axis.set_major_locator(MaxNLocator(5, integer=True))
             figure.colorbar(picture, ax=axes, orientation="horizontal", shrink=0.8, aspect=30, pad=0.03)
         if title:
-            figure.suptitle(plain(title))
+            figure.suptitle(as_label(title))
     return figure

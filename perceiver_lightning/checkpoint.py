@@ -1,0 +1,67 @@
+"""Opens what was trained: a run, or a checkpoint, with its model and its data.
+
+run = load_run("runs/digits/version_0")       run.model, run.datamodule, run.config, run.metrics
+opened = open_checkpoint("best.ckpt")         opened.model, opened.datamodule
+"""
+
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perceiver_lightning.analysis.runs import Run, read_run
+from perceiver_lightning.cli.command import CLI, QUIET_WARNINGS
+
+
+class LoadedRun(Run):
+    """A run that also gives its model and its data, made when they are first asked for."""
+
+    @cached_property
+    def _opened(self) -> CLI:
+        return open_checkpoint(self.checkpoint)
+
+    @property
+    def model(self) -> Any:
+        """The LightningModule, with the weights of `checkpoint`, on the CPU, for evaluation."""
+        return self._opened.model
+
+    @property
+    def datamodule(self) -> Any:
+        """The LightningDataModule."""
+        return self._opened.datamodule
+
+
+def load_run(folder: str | Path) -> LoadedRun:
+    """A run, as `analysis.runs.read_run` reads it, with `.model` and `.datamodule`.
+
+    Raises:
+        InputError: it is not a run, or one of its files is broken; when the model is asked for, it has no checkpoint.
+    """
+    return LoadedRun(**vars(read_run(folder)))
+
+
+class Opened(CLI):
+    """A command up to the point where it would run."""
+
+    def run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+
+def open_checkpoint(path: str | Path) -> CLI:
+    """The command line object of `test` for that checkpoint, with its weights in `.model`, in evaluation mode.
+
+    Nothing is run or written, and random numbers go on as if nothing had been. Weights and data are those that
+    `test --ckpt_path` would take.
+
+    Raises:
+        InputError: it is not a checkpoint, or not one of this project's.
+    """
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        for message in QUIET_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        cli = Opened(["test", f"--ckpt_path={path}", "--seed_everything=false", "--trainer.accelerator=cpu"])
+    cli.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    cli.model.eval()
+    return cli

@@ -1,0 +1,121 @@
+"""Configs, checkpoints and flags of earlier versions: class paths that have moved, and arguments with another name.
+
+Arguments that belong together were gathered in dataclasses: `mixup` is `augment.mixup` now. An old name is known by
+this: the class has no argument of that name, and just one of its dataclasses has a field of it.
+"""
+
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import datamodules
+from perceiver_lightning.cli.classes import fields, find_class
+
+# Of one class: the name before, the name now.
+RENAMED = {"Paired": {"members": "datamodules"}}
+OWN = ("class_path", "init_args", "dict_kwargs")  # of jsonargparse, beside or around a class's arguments
+CACHES = {True: "memory", False: None, "true": "memory", "false": "null"}  # images once said true or false
+
+
+class Translation:
+    """Translates one command: its configs in their order, then its flags, which may leave out the class.
+
+    Args:
+        classes: `{"model": name, "data": name}`, those in use.
+    """
+
+    def __init__(self, classes: Mapping[str, str | None]) -> None:
+        self.classes = {key: name for key, name in classes.items() if name}  # by key, without OWN
+
+    def config(self, given: Any, path: tuple[str, ...] = ()) -> Any:
+        """A config, or what stands in it at a path, in today's words."""
+        if isinstance(given, str):
+            return class_path(given)
+        if isinstance(given, list):
+            return [self.config(item, (*path, str(place))) for place, item in enumerate(given)]
+        if not isinstance(given, dict):
+            return given
+        if isinstance(given.get("class_path"), str):
+            self.classes[key_of(self.now(path)[0])] = class_path(given["class_path"])
+        start = len(self.now(path)[0])
+        result: dict[str, Any] = {}
+        for key, value in given.items():
+            keys, kind = self.now((*path, str(key)))
+            value = self.config(value, (*path, str(key)))
+            inner = result
+            for group in keys[start:-1]:
+                inner = inner.setdefault(group, {})
+            inner[keys[-1]] = inner.get(keys[-1], {}) | value if isinstance(value, dict) else as_cache(value, kind)
+        return result
+
+    def flags(self, args: Sequence[str]) -> Iterator[str]:
+        """A command line in today's words."""
+        keys: tuple[str, ...] = ()  # of the flag that waits for its value
+        kind: Any = None
+        for arg in args:
+            found = re.fullmatch(r"--([\w.]+\+?)(?:=(.*))?", arg, re.DOTALL)
+            if not found:
+                yield self._value(keys, kind, arg)
+                keys = ()
+                continue
+            keys, kind = self.now(tuple(found[1].split(".")))
+            flag = f"--{'.'.join(keys)}"
+            yield flag if found[2] is None else f"{flag}={self._value(keys, kind, found[2])}"
+            keys = () if found[2] is not None else keys
+
+    def _value(self, keys: tuple[str, ...], kind: Any, value: str) -> str:
+        value = class_path(value)
+        if keys and keys[0] in ("model", "data") and re.fullmatch(r"[A-Za-z_][\w.]*", value):
+            self.classes[key_of(keys)] = value  # if it is a class
+        return as_cache(value, kind)
+
+    def now(self, path: tuple[str, ...]) -> tuple[tuple[str, ...], Any]:
+        """The keys that lead to what this path led to, and the type of what is there, as far as it is known.
+
+        `init_args` may be left out, as jsonargparse has it.
+        """
+        now: list[str] = []
+        own: Any = None  # the class, or TypedDict, that the next key is an argument of
+        kind: Any = None
+        for key in path:
+            if own is None and key not in ("class_path", "dict_kwargs") and path[0] in ("model", "data"):
+                own = find_class(path[0], self.classes.get(key_of(now)))
+                if own is not None and key == "init_args":
+                    now.append(key)
+                    continue
+            if own is None or key == "init_args":
+                now.append(key)
+                continue
+            known = fields(own)
+            key = RENAMED.get(own.__name__, {}).get(key, key)
+            groups = [name for name in known if name.split(".")[1:] == [key]]
+            now += groups[0].split(".") if key not in known and len(groups) == 1 else [key]
+            kind = known.get(key)
+            own = next((one for one in (kind, *typing.get_args(kind)) if typing.is_typeddict(one)), None)
+        return tuple(now), kind
+
+
+def key_of(keys: Iterable[str]) -> str:
+    """Keys joined by dots, without what is jsonargparse's own."""
+    return ".".join(key for key in keys if key not in OWN)
+
+
+def as_cache(value: Any, kind: Any) -> Any:
+    """The value of an argument of this type, which may be one that was true or false."""
+    return CACHES.get(value, value) if isinstance(value, bool | str) and "'memory'" in str(kind) else value
+
+
+def class_path(name: str) -> str:
+    """Where a class of this project is now; any other text unchanged."""
+    found = re.fullmatch(r"(datamodules|perceiver_lightning)\.(?:\w+\.)*(\w+)", name)
+    if not found:
+        return name
+    if found[1] == "datamodules":
+        return f"datamodules.{found[2]}" if found[2] in datamodules.__all__ else name
+    try:
+        getattr(import_module(name.rpartition(".")[0]), found[2])
+    except (ImportError, AttributeError):
+        return found[2]  # known by its short name
+    return name
