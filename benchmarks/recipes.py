@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from perceiver_lightning.analysis.runs import at_best, load_run
+from perceiver_lightning.analysis.runs import at_best, read_run
 from perceiver_lightning.checkpoint import Opened
 from perceiver_lightning.cli import main as run
 
@@ -94,7 +94,7 @@ def measure(job: Job) -> dict[str, Any]:
         fit = run(["fit", *given, f"--seed_everything={job.seed}", f"--runs_dir={job.runs_dir}"])
         row |= {"method": "Perceiver", "seed": job.seed, "minutes": (time.monotonic() - start) / 60}
         checkpoint = f"--ckpt_path={fit.run}/checkpoints/best.ckpt"
-        row |= {"steps": fit.trainer.global_step, "validation": at_best(load_run(fit.run), "val/accuracy")}
+        row |= {"steps": fit.trainer.global_step, "validation": at_best(read_run(fit.run), "val/accuracy")}
         row["accuracy"] = tested(checkpoint)
         if recipe.noise:
             row["accuracy_without_noise"] = tested(checkpoint, WITHOUT_NOISE)

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from perceiver_lightning.analysis.runs import at_best, load_run
+from perceiver_lightning.analysis.runs import at_best, read_run
 from perceiver_lightning.checkpoint import Opened
 from perceiver_lightning.cli import main as run
 
@@ -55,7 +55,7 @@ def train(job: tuple[str, str, float, str, int]) -> dict[str, Any]:
         "epochs": epochs,
         "steps": fit.trainer.global_step,
         "seconds": seconds,
-        "validation": at_best(load_run(fit.run), "val/accuracy"),
+        "validation": at_best(read_run(fit.run), "val/accuracy"),
         "accuracy": float(test.trainer.callback_metrics["test/accuracy"]),
     }
 

@@ -56,7 +56,7 @@ def test_trials_are_runs_and_the_best_is_named(sweep, capsys):
     out = capsys.readouterr().out.splitlines()
     best = min(range(2), key=lambda k: values(study)[k])
     assert out[-2] == f"best     trial {best}, runs/tiny-sweep-search/{best}/version_0"
-    assert out[-1].endswith("perceiver_lightning.analysis.runs runs/tiny-sweep-search/*/version_*")
+    assert out[-1].endswith("perceiver_lightning.compare runs/tiny-sweep-search/*/version_*")
 
     before = values(study)
     again = search_from_command_line(["tiny-sweep.yaml", "--trials", "3", "--trainer.max_epochs=1"])

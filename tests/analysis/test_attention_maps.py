@@ -55,7 +55,7 @@ def test_the_content_part_is_the_logit_of_the_normalised_content_alone(positions
     attention = cross.attention
     queries = attention.query(cross.norm_queries(latents)).unflatten(-1, (2, -1)).transpose(1, 2)
     for name, part in zip(seen.names, seen.array.parts, strict=True):
-        elements = cross.norm_inputs(part.laid_out())
+        elements = cross.norm_inputs(part.materialised())
         elements[..., part.content.shape[-1] :] = 0
         keys = (elements @ attention.key.weight.mT).unflatten(-1, (2, -1)).transpose(1, 2)
         expected = queries @ keys.mT * queries.shape[-1] ** -0.5
@@ -88,8 +88,8 @@ def test_positions_in_another_precision_than_the_content():
     torch.testing.assert_close(weights.float().sum(-1), torch.ones(2, 2, 5), atol=0.05, rtol=0)
 
 
-def test_nothing_of_the_laid_out_array_is_made(monkeypatch):
-    monkeypatch.setattr("perceiver_lightning.model.inputs.Part.laid_out", lambda part: pytest.fail("laid out"))
+def test_nothing_of_the_input_array_is_materialised(monkeypatch):
+    monkeypatch.setattr("perceiver_lightning.model.inputs.Part.materialised", lambda part: pytest.fail("materialised"))
     attention_maps(model(attention="separable"), inputs())
 
 

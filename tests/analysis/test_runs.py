@@ -13,14 +13,15 @@ from rich.console import Console
 
 from perceiver_lightning.analysis.runs import (
     Incomplete,
+    as_text,
     at_best,
     best,
     flat,
     load_metrics,
-    load_run,
-    shown,
+    read_run,
     summary_table,
 )
+from perceiver_lightning.checkpoint import load_run
 from perceiver_lightning.compare import compare, main
 from perceiver_lightning.errors import InputError
 
@@ -74,7 +75,7 @@ def test_a_later_value_at_the_same_step_counts(tmp_path):
 def test_the_best_is_by_the_config_s_own_monitor_and_mode(tmp_path_factory, losses, mode):
     rows = [{"step": step, "epoch": step, "val/loss": loss, "val/f1": step / 8} for step, loss in enumerate(losses)]
     folder = tmp_path_factory.mktemp("runs") / "run"
-    run = load_run(write(folder, rows, {"checkpoint": {"monitor": "val/loss", "mode": mode}}))
+    run = read_run(write(folder, rows, {"checkpoint": {"monitor": "val/loss", "mode": mode}}))
     found = best(run)
     numbers = [loss for loss in losses if not math.isnan(loss)]
     if not numbers:
@@ -85,7 +86,7 @@ def test_the_best_is_by_the_config_s_own_monitor_and_mode(tmp_path_factory, loss
 
 
 def test_compare_shows_results_and_only_the_keys_that_differ(two):
-    rows = compare([load_run(folder) for folder in two])
+    rows = compare([read_run(folder) for folder in two])
     assert rows == {
         "best val/accuracy": ["0.7500", "0.7500"],
         "at step": ["39", "39"],
@@ -98,7 +99,7 @@ def test_compare_shows_results_and_only_the_keys_that_differ(two):
 
 def test_runs_of_other_monitors_and_keys_stand_side_by_side(tmp_path, two):
     loss = write(tmp_path / "other", config={"checkpoint": {"monitor": "val/loss", "mode": "min"}})
-    rows = compare([load_run(two[0]), load_run(loss)])
+    rows = compare([read_run(two[0]), read_run(loss)])
     assert rows["best val/accuracy"] == ["0.7500", "-"]
     assert rows["best val/loss"] == ["-", "1.2500"]
     assert rows["at step"] == ["39", "59"]
@@ -196,9 +197,12 @@ VALUES = (
 )
 def test_two_runs_show_exactly_their_differences(tmp_path_factory, one, other, common):
     folder = tmp_path_factory.mktemp("runs")
-    configs = [{"model": {"init_args": {**of, **common}}} for of in (one, other)]
+    both = (one, other)
+    configs = [{"model": {"init_args": {**own, **common}}} for own in both]
     runs = [write(folder / str(k), config=config) for k, config in enumerate(configs)]
-    cells = {f"model.{key}": [shown(of[key]) if key in of else "-" for of in (one, other)] for key in {**one, **other}}
+    cells = {
+        f"model.{key}": [as_text(of[key]) if key in of else "-" for of in (one, other)] for key in {**one, **other}
+    }
     different = {key: pair for key, pair in cells.items() if pair[0] != pair[1]}
     found = compare(runs)
     results = {"best val/accuracy", "at step", "last train/loss", "epochs"}
@@ -210,7 +214,7 @@ def test_facts_that_differ_are_shown(two):
         (folder / "facts.json").write_text(json.dumps({"commit": "abc", "parameters": 100 + number}))
     rows = compare(two)
     assert rows["parameters"] == ["100", "101"] and "commit" not in rows
-    assert load_run(two[0]).facts == {"commit": "abc", "parameters": 100}
+    assert read_run(two[0]).facts == {"commit": "abc", "parameters": 100}
 
 
 def test_words_in_brackets_are_shown_as_they_are(tmp_path, capsys):
@@ -222,7 +226,7 @@ def test_words_in_brackets_are_shown_as_they_are(tmp_path, capsys):
 
 
 def test_the_summary_of_a_training(two, capsys):
-    Console(width=100).print(summary_table(load_run(two[0])))
+    Console(width=100).print(summary_table(read_run(two[0])))
     rows = [line.strip("│┃ ").split("│") for line in capsys.readouterr().out.splitlines() if "/" in line]
     cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows if len(row) == 3}
     assert cells == {
@@ -279,4 +283,4 @@ def test_output_that_cannot_be_written_is_named(two, capsys):
 
 def test_load_run_raises_input_error(tmp_path):
     with pytest.raises(Incomplete, match="expected a run"):
-        load_run(tmp_path)
+        read_run(tmp_path)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from perceiver_lightning.analysis.runs import Incomplete, load_run
+from perceiver_lightning.analysis.runs import Incomplete, read_run
 from perceiver_lightning.analysis.wandb_files import numbers, parts, wandb_file
 from perceiver_lightning.compare import main
 from perceiver_lightning.errors import InputError
@@ -48,10 +48,10 @@ def test_a_broken_file_is_named_and_an_empty_one_is_no_run_yet(tmp_path, capsys)
     file = folder / "run-abc.wandb"
     file.write_text("nonsense")
     with pytest.raises(InputError, match=f"{file}: expected a run of Weights & Biases, found another or a broken file"):
-        load_run(folder)
+        read_run(folder)
     file.write_text("")
     with pytest.raises(Incomplete, match=f"{file}: expected metrics, found none"):
-        load_run(folder)
+        read_run(folder)
     with pytest.raises(SystemExit):
         main([str(tmp_path / "wandb")])
     assert f"did you mean {folder}?" in capsys.readouterr().err

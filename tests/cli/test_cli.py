@@ -46,8 +46,8 @@ def test_the_last_lines_are_commands_that_work(capsys):
     main(["fit", "--config", "tiny.yaml"])
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[-4:])
     assert lines["run"].startswith("runs/tiny/version_0, best val/accuracy 0.")
-    assert lines["plot"] == "python -m perceiver_lightning.analysis.runs runs/tiny/version_0"
-    assert lines["compare"] == "python -m perceiver_lightning.analysis.runs runs/tiny/version_*"
+    assert lines["plot"] == "python -m perceiver_lightning.compare runs/tiny/version_0"
+    assert lines["compare"] == "python -m perceiver_lightning.compare runs/tiny/version_*"
     python, m, program, *args = lines["test"].split()
     assert (python, m, program) == ("python", "-m", "perceiver_lightning")
     assert main(args).trainer.callback_metrics["test/accuracy"] > 0

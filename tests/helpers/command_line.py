@@ -18,6 +18,7 @@ TINY = {
         "limit_train_batches": 4,
         "limit_val_batches": 2,
         "log_every_n_steps": 2,
+        "gradient_clip_val": None,
     },
     "model": {
         "class_path": "ClassificationTask",

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from perceiver_lightning.training import checkpoints as callbacks
+from perceiver_lightning.tasks import ClassificationTask
+from perceiver_lightning.training import progress
 from perceiver_lightning.training.checkpoints import BestAndLast
 from perceiver_lightning.training.loggers import RunLogger
 from perceiver_lightning.training.predictions import PredictionWriter
@@ -129,9 +130,11 @@ def test_rows_of_predictions(tmp_path_factory, values, multilabel):
     probabilities = torch.tensor(values)
     names = [f"file, {i}" for i in range(len(values))]
     output = tmp_path_factory.mktemp("out") / "new" / "predictions.csv"
-    writer = PredictionWriter(output, CLASSES, multilabel)
+    writer = PredictionWriter(output)
+    facts = {"x": {"channels": 1, "resolution": [2]}}, 3, CLASSES, multilabel
+    task = ClassificationTask(*facts, num_latents=2, latent_width=8, cross_attends=[1], self_attends=0, bands=1)
     trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
-    writer.write_on_epoch_end(trainer, Line([]), [{"name": names, "probabilities": probabilities}], [])
+    writer.write_on_epoch_end(trainer, task, [{"name": names, "predictions": probabilities}], [])
     with open(output, newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(row["file"], row["class"]): float(row["probability"]) for row in rows}
@@ -196,14 +199,14 @@ def test_the_bar_tells_loss_accuracy_speed_and_the_time_left(tmp_path, monkeypat
             seen.append(bar.get_metrics(trainer, pl_module))
 
     now = itertools.count(0, 10)
-    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))
     bar = Bar()
     trainer = make_trainer(tmp_path, bar, Look(), max_epochs=2, limit_val_batches=0, enable_progress_bar=True)
     trainer.fit(Judged([]), loader(4), loader(1))
     assert [metrics["accuracy"] for metrics in seen[:4]] == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
     assert seen[1]["loss"] == pytest.approx(0.64) and seen[0]["examples/s"] == "1,234"
     assert [metrics["left"] for metrics in seen][-1] == "0:00:00"  # of both epochs
-    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: 60.0))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 60.0))
     bar.start, bar.first_step = 0.0, 4
     halfway = SimpleNamespace(global_step=6, estimated_stepping_batches=10)
     assert bar.seconds_left(halfway) == 120  # 30 s a step since it began at step 4

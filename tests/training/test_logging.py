@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from perceiver_lightning.analysis.runs import load_run
+from perceiver_lightning.analysis.runs import read_run
 from perceiver_lightning.cli import main
 
 
@@ -25,7 +25,7 @@ def test_steps_that_a_resumed_training_takes_again_are_out_of_date():
     main(["fit", f"--ckpt_path={last}", "--trainer.max_epochs=3"])
     assert list(scalars(run)["val/loss"]) == [3, 7, 11]
     main(["fit", f"--ckpt_path={first}", "--trainer.max_epochs=2"])
-    kept = load_run(run).metrics
+    kept = read_run(run).metrics
     assert [step for step, _ in kept["val/loss"]] == [3, 7] == list(scalars(run)["val/loss"])
 
 
@@ -39,7 +39,7 @@ def test_tensorboard_gets_the_same_numbers_in_the_run_s_folder_and_goes_on_there
         name: {step: pytest.approx(value, rel=1e-6, nan_ok=True) for step, value in values.items()}
         for name, values in scalars(run).items()
     }
-    kept = {name: dict(points) for name, points in load_run(run).metrics.items() if name != "step"}
+    kept = {name: dict(points) for name, points in read_run(run).metrics.items() if name != "step"}
     assert len(kept["val/loss"]) == 2 and "test/accuracy" in kept
     # An epoch is logged once more by the test, at its checkpoint's step.
     assert {name: values for name, values in found.items() if name != "epoch"} == {

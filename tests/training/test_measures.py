@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from perceiver_lightning.analysis.costs import summarise
-from perceiver_lightning.analysis.runs import load_run
+from perceiver_lightning.checkpoint import load_run
 from perceiver_lightning.cli import main
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.training import measures

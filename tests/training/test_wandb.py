@@ -16,11 +16,13 @@ from torchmetrics.functional import confusion_matrix as torchmetrics_confusion_m
 from wandb.util import get_core_path
 
 from datamodules.base import DataModule
-from perceiver_lightning.analysis.runs import load_run
+from perceiver_lightning.analysis.runs import read_run
 from perceiver_lightning.cli import main
 from perceiver_lightning.compare import compare
+from perceiver_lightning.tasks import ClassificationTask
+from perceiver_lightning.tasks.classification import confusion_matrix
 from perceiver_lightning.training.wandb_logger import Wandb
-from perceiver_lightning.training.wandb_report import confusion_matrix, mistakes, picture
+from perceiver_lightning.training.wandb_report import picture, with_picture
 
 pytestmark = pytest.mark.usefixtures("here")
 WANDB = "--trainer.logger+=Wandb"
@@ -52,8 +54,8 @@ def parts(run: Path) -> list[Path]:
 def test_an_offline_run_has_all_that_the_folder_has_and_goes_on_when_it_is_resumed(capsys):
     run = Path("runs/tiny/version_0")
     main(["fit", "--config=tiny.yaml", WANDB])
-    first = load_run(parts(run)[0])
-    here = load_run(run)
+    first = read_run(parts(run)[0])
+    here = read_run(run)
     assert first.checkpoint.samefile(here.checkpoint)
     assert first.name == "tiny/version_0" and first.metrics == here.metrics and first.facts == here.facts
     rows = compare([run, parts(run)[0]], curves="curves.png")
@@ -66,15 +68,15 @@ def test_an_offline_run_has_all_that_the_folder_has_and_goes_on_when_it_is_resum
     assert wandb.run is None  # it ended with the command
     kept = (run / "wandb_id").read_text().strip()
     assert len(parts(run)) == 2 and all(part.name.endswith(f"-{kept}") for part in parts(run))
-    both = load_run(parts(run)[0])
-    assert both.metrics == load_run(run).metrics and list(dict(both.metrics["val/loss"])) == [3, 7, 11]
+    both = read_run(parts(run)[0])
+    assert both.metrics == read_run(run).metrics and list(dict(both.metrics["val/loss"])) == [3, 7, 11]
     assert both.config["trainer.max_epochs"] == 3
 
     main(["fit", "--config=tiny.yaml", WANDB])
     assert (run.with_name("version_1") / "wandb_id").read_text().strip() != kept
     main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=4", "--name=branch"])
     assert Path("runs/branch/version_0/wandb_id").read_text().strip() != kept
-    assert load_run(parts(Path("runs/branch/version_0"))[0]).name == "branch/version_0"
+    assert read_run(parts(Path("runs/branch/version_0"))[0]).name == "branch/version_0"
 
 
 def test_pictures_mistakes_and_checkpoints_are_in_the_run():
@@ -161,7 +163,7 @@ def test_a_trial_leaves_nothing_and_disabled_keeps_no_id(monkeypatch):
 def test_what_the_config_says_of_project_name_id_and_folder_stays(tmp_path):
     logger = Wandb(project="p", name="n", id="i", save_dir=str(tmp_path / "elsewhere"))
     logger.keep_in(tmp_path / "runs" / "x" / "version_0")
-    found = {key: logger._wandb_init[key] for key in ("project", "name", "id", "dir")}
+    found = {key: logger.setting(key) for key in ("project", "name", "id", "dir")}
     assert found == {"project": "p", "name": "n", "id": "i", "dir": str(tmp_path / "elsewhere")}
 
 
@@ -189,7 +191,10 @@ def test_the_worst_mistakes(given, most, named):
     rows = torch.arange(E) * 2  # two crops of each example: its first row stands for it
     content = torch.arange(2 * E * 12.0).reshape(2 * E, 2, 2, 3)
     batch = {"inputs": {"image": {"content": content}}, "name": [f"n{row}" for row in range(2 * E)] if named else None}
-    found = mistakes(probabilities, labels, rows, batch, 7, most)
+    facts = {"x": {"channels": 1, "resolution": [2]}}, probabilities.shape[1], None, labels.ndim == 2
+    task = ClassificationTask(*facts, num_latents=2, latent_width=8, cross_attends=[1], self_attends=0, bands=1)
+    outputs = {"predictions": probabilities, "targets": labels, "row": rows}
+    found = [with_picture(row, batch) for row in task.worst(outputs, batch, 7, most)]
 
     wrong = {}
     for e in range(E):
