@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datamodules.points.arrays import PointArrays
     from datamodules.points.folder import PointFolder
     from datamodules.points.modelnet import ModelNet
+    from datamodules.points.targets import PointTargets
     from datamodules.synthetic.moving import Moving
     from datamodules.synthetic.shapes import Shapes
     from datamodules.synthetic.solids import Solids
@@ -47,6 +48,7 @@ MODULES = {
     "ModelNet": "points.modelnet",
     "PointArrays": "points.arrays",
     "PointFolder": "points.folder",
+    "PointTargets": "points.targets",
     "Paired": "multimodal.paired",
     "Moving": "synthetic.moving",
     "Shapes": "synthetic.shapes",
@@ -60,7 +62,7 @@ __all__ = [  # noqa: RUF022  by modality
     "AudioFolder", "AudioTable", "ESC", "FSDD", "SpeechCommands",
     "VideoFolder", "VideoTable",
     "AudioVisualFolder", "GRID",
-    "ModelNet", "PointArrays", "PointFolder",
+    "ModelNet", "PointArrays", "PointFolder", "PointTargets",
     "Paired",
     "Moving", "Shapes", "Solids", "Tones",
 ]  # fmt: skip

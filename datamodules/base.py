@@ -1,30 +1,32 @@
 """What a datamodule promises: the first thing to read before bringing data of your own.
 
-A Perceiver is built from four facts, and fed with batches of one form. Whatever keeps this contract trains with every
-config, task and model of this repository; nothing else is asked of a datamodule.
+A datamodule states facts, from which a task builds its model, and gives batches. Whatever keeps this contract trains
+with every config, task and model of this repository.
 
-Legend: B batch, A axes, I_a size of axis a, M elements (the product of the I_a), C channels, K classes.
+Legend: B batch, A axes, I_a size of axis a, M elements (the product of the I_a), C channels, V tokens, K classes.
 
-**Facts**, known as soon as the datamodule is made, without reading the data (plain numbers, lists and strings: they
-are kept in checkpoints):
+**Facts** are known as soon as the datamodule is made, without reading the data. They are plain values, as they are
+kept in checkpoints. Every datamodule has `modalities`; the others are what a task needs, by the names of its arguments:
 
     modalities   {name: {"channels": C, "resolution": [one int per axis]}}     the resolution sets the Fourier bands
-    num_classes  K
-    class_names  K strings
-    multilabel   False: one class an example; True: any number of them
+                 {name: {"vocabulary": V, "resolution": [M]}}                  tokens
+    classes      num_classes, class_names, multilabel                          `datamodules.common.classes.class_facts`
+    numbers      num_targets, target_names, target_mean, target_std            the last two of the train split
 
 **Batch**, a dict:
 
     inputs   {modality: {
-        content     float (B, *grid, C) or (B, M, C), channels last; C may be 0 (bare points)
+        content     float (B, *grid, C) or (B, M, C), channels last; C may be 0 (bare points); tokens: int64 (B, M)
         positions   absent                             the even grid, torch.linspace(-1, 1, I_a) along each axis
-                    a list of (I_a,) or (B, I_a)       one tensor per axis: a grid with places of its own
+                    a list of (I_a,) or (B, I_a)       one tensor per axis: a grid with its own places
                     (M, A) or (B, M, A)                any coordinates, with content (B, M, C)
         mask        optional bool (B, *grid) or (B, M), True where an element is there
     }}
-    labels   int64 (B,), or float (B, K) for several labels or soft ones (MixUp); not needed to predict
     example  int64 (B,), optional: rows with the same number are parts of one example (crops, clips ...)
     name     list of B strings, optional: for predictions and error messages
+    ...      targets by any other key, which the task checks; not needed to predict:
+             `labels` of classes, int64 (B,), or float (B, K) for several labels or soft ones (MixUp)
+             `targets` of numbers, float (B, T)
 
 Positions lie in [-1, 1]. A modality that one example lacks has a mask row of False; one that the whole batch lacks is
 left out of `inputs`. Where the first batch of a stage breaks the contract, `check_batch` says so in one sentence.
@@ -65,7 +67,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from datamodules.common.collate import collate
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
+
+# The splits that each stage reads.
+STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+# The contract says [-1, 1]; the papers' own point clouds are stretched past it by 1 % in training.
+FARTHEST_POSITION = 1.1
 
 
 def located(root: str | None) -> Path:
@@ -79,10 +87,6 @@ def located(root: str | None) -> Path:
     return Path(root) if Path(root).is_dir() else everything / root
 
 
-# The contract says [-1, 1]; the papers' own point clouds are stretched past it by 1 % in training.
-FARTHEST_POSITION = 1.1
-
-
 class DataModule(LightningDataModule):
     """The facts, the loaders, and the check of the first batch: what every datamodule here shares.
 
@@ -90,40 +94,37 @@ class DataModule(LightningDataModule):
     will do) of examples as `datamodules.common.collate.collate` takes them.
 
     Args:
-        modalities: name of each modality -> its number of channels and its resolution, one int per axis.
-        num_classes: number of classes.
-        class_names: their names; "0", "1", ... if not given.
-        multilabel: whether an example may have several classes (or none).
+        modalities: name of each modality -> its number of channels (or, of tokens, its vocabulary) and its resolution,
+            one int per axis.
         batch_size: examples in a batch, on each device.
         num_workers: processes that read ahead. 0 reads in the training process, which is right for small examples
             kept in memory; else about one per core.
+        facts: what else a task needs to know, by the names of its arguments: plain values, or lists and dicts of them.
+
+    Attributes:
+        facts: those but the modalities; each is an attribute, too.
+        elements: of modalities with coordinates, the elements of an example, which their resolution does not say. Not
+            a fact, as a model takes any number; it tells the price of a run.
 
     Raises:
-        InputError: the facts are not of the form above.
+        InputError: the facts are not of this form.
     """
 
     def __init__(
-        self,
-        modalities: dict[str, dict[str, Any]],
-        num_classes: int,
-        class_names: list[str] | None = None,
-        multilabel: bool = False,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        self, modalities: dict[str, dict[str, Any]], batch_size: int = 64, num_workers: int = 0, **facts: Any
     ) -> None:
         super().__init__()
-        class_names = [str(k) for k in range(num_classes)] if class_names is None else class_names
-        check_facts(modalities, num_classes, class_names, multilabel)
-        require(_is_int(batch_size, 1), "batch_size", "an integer of at least 1", batch_size)
-        require(_is_int(num_workers, 0), "num_workers", "an integer of at least 0", num_workers)
+        check_modalities(modalities)
+        for name, value in facts.items():
+            require(_is_plain(value), name, "a plain value, or lists and dicts of them", type(value).__name__)
+            require(not hasattr(DataModule, name), name, "another name for a fact", "one that every datamodule uses")
+            setattr(self, name, value)
+        require(is_int(batch_size, 1), "batch_size", "an integer of at least 1", batch_size)
+        require(is_int(num_workers, 0), "num_workers", "an integer of at least 0", num_workers)
         self.modalities = modalities
-        self.num_classes = num_classes
-        self.class_names = class_names
-        self.multilabel = multilabel
+        self.facts = facts
         self.batch_size = batch_size
         self.num_workers = num_workers
-        # Modalities with coordinates: the elements of an example, which their resolution does not say. No fact of a
-        # model, which takes any number; it tells the price of a run.
         self.elements: dict[str, int] = {}
         self.train_set: Any = None
         self.val_set: Any = None
@@ -192,50 +193,35 @@ class DataModule(LightningDataModule):
         batch = self.finish(batch, training=self.trainer is not None and self.trainer.training)
         stage = self.trainer.state.stage if self.trainer else None
         if stage not in self._checked:
-            needs_labels = stage not in (None, RunningStage.PREDICTING)
-            check_batch(batch, self.modalities, self.num_classes, self.multilabel, needs_labels)
+            check_batch(batch, self.modalities)
             self._checked.add(stage)
         return batch
 
 
-def check_facts(modalities: Any, num_classes: Any, class_names: Any, multilabel: Any) -> None:
-    """Raise an InputError that names the fact which is not of the form in this module's docstring."""
+def check_modalities(modalities: Any) -> None:
+    """Raise an InputError that names what is not of the form in this module's docstring."""
     require(isinstance(modalities, dict) and len(modalities) > 0, "modalities", "a dict with an entry", modalities)
     for name, facts in modalities.items():
         where = f"modalities[{name!r}]"
-        form = '{"channels": int, "resolution": [int, ...]}'
+        form = '{"channels": int, "resolution": [int, ...]}, or "vocabulary" in the place of "channels"'
         require(isinstance(name, str), where, "a string as name", type(name).__name__)
-        require(isinstance(facts, dict) and set(facts) == {"channels", "resolution"}, where, form, facts)
-        channels, resolution = facts["channels"], facts["resolution"]
-        require(_is_int(channels, 0), f"{where}['channels']", "an integer of at least 0", channels)
-        axes_are_ints = isinstance(resolution, list) and all(_is_int(size, 1) for size in resolution)
-        require(
-            axes_are_ints and len(resolution) > 0,
-            f"{where}['resolution']",
-            "a list with an integer of at least 1 per axis",
-            resolution,
-        )
-    require(_is_int(num_classes, 1), "num_classes", "an integer of at least 1", num_classes)
-    are_strings = isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)
-    require(are_strings, "class_names", "a list of strings", class_names)
-    require(len(class_names) == num_classes, "class_names", f"{num_classes} names (num_classes)", len(class_names))
-    require(isinstance(multilabel, bool), "multilabel", "true or false", multilabel)
+        keys = set(facts) if isinstance(facts, dict) else set()
+        require(keys in ({"channels", "resolution"}, {"vocabulary", "resolution"}), where, form, facts)
+        key, least = ("vocabulary", 1) if "vocabulary" in keys else ("channels", 0)
+        require(is_int(facts[key], least), f"{where}[{key!r}]", f"an integer of at least {least}", facts[key])
+        resolution, place = facts["resolution"], f"{where}['resolution']"
+        are_sizes = isinstance(resolution, list) and len(resolution) > 0 and all(is_int(size, 1) for size in resolution)
+        require(are_sizes, place, "a list with an integer of at least 1 per axis", resolution)
+        require(key == "channels" or len(resolution) == 1, place, "one axis, as tokens have", resolution)
 
 
-def check_batch(
-    batch: Any,
-    modalities: dict[str, dict[str, Any]],
-    num_classes: int,
-    multilabel: bool = False,
-    needs_labels: bool = True,
-) -> None:
+def check_batch(batch: Any, modalities: dict[str, dict[str, Any]]) -> None:
     """Raise an InputError that names the part of a batch which breaks the contract in this module's docstring.
 
-    It reads every value, so it belongs on the first batch of a stage, not on each.
+    It reads every value, so it belongs on the first batch of a stage, not on each. Targets are checked by the task.
     """
     require(isinstance(batch, dict), "batch", "a dict", type(batch).__name__)
-    keys = {"inputs", "labels", "example", "name"}
-    require("inputs" in batch and set(batch) <= keys, "batch", f"inputs and of {sorted(keys)}", sorted(batch))
+    require("inputs" in batch, "batch", "inputs", sorted(batch))
     inputs = batch["inputs"]
     known = f"one or more of the modalities {sorted(modalities)}"
     require(isinstance(inputs, dict), "batch['inputs']", "a dict", type(inputs).__name__)
@@ -248,11 +234,6 @@ def check_batch(
     require(len(sizes) == 1, "batch['inputs']", "the same number of examples in every modality", sorted(sizes))
     batch_size = sizes.pop()
 
-    labels = batch.get("labels")
-    if labels is not None:
-        _check_labels(labels, batch_size, num_classes, multilabel)
-    elif needs_labels:
-        raise InputError(f"batch['labels']: expected a label for each of {batch_size} examples, found none")
     if "example" in batch:
         _check_tensor("batch['example']", batch["example"], "int64", [(batch_size,)])
     if "name" in batch:
@@ -261,7 +242,9 @@ def check_batch(
         require(is_names, "batch['name']", f"a list of {batch_size} strings", names)
 
 
-def _check_part(where: str, part: Any, channels: int, resolution: list[int]) -> None:
+def _check_part(
+    where: str, part: Any, resolution: list[int], channels: int | None = None, vocabulary: int | None = None
+) -> None:
     """One modality's content, positions and mask."""
     keys = {"content", "positions", "mask"}
     require(isinstance(part, dict), where, "a dict", type(part).__name__)
@@ -270,16 +253,22 @@ def _check_part(where: str, part: Any, channels: int, resolution: list[int]) -> 
     axes = len(resolution)
     coordinates = isinstance(positions, Tensor)  # else a grid
 
-    _check_tensor(f"{where}['content']", content, "float")
-    grid = ["M"] if coordinates else [f"I_{axis}" for axis in range(axes)]
-    form = f"({', '.join(['B', *grid, str(channels)])}), channels last"
+    _check_tensor(f"{where}['content']", content, "float" if vocabulary is None else "int64")
+    grid = ["M"] if coordinates or vocabulary else [f"I_{axis}" for axis in range(axes)]
+    form = ["B", *grid, *([] if channels is None else [str(channels)])]
+    fits = content.ndim == len(form) and content.shape[0] > 0 and channels in (None, content.shape[-1])
+    last = "" if channels is None else ", channels last"
     require(
-        content.ndim == len(grid) + 2 and content.shape[-1] == channels and content.shape[0] > 0,
+        fits,
         f"{where}['content']",
-        f"the shape {form}, as its {axes} axes{' and positions' if coordinates else ''} say",
+        f"the shape ({', '.join(form)}){last}, as its {axes} axes{' and positions' if coordinates else ''} say",
         tuple(content.shape),
     )
-    batch_size, *sizes = content.shape[:-1]
+    if vocabulary is not None and content.numel():
+        low, high = int(content.min()), int(content.max())
+        expected = f"tokens from 0 to {vocabulary - 1} (vocabulary)"
+        require(low >= 0 and high < vocabulary, f"{where}['content']", expected, f"{low} to {high}")
+    batch_size, *sizes = content.shape[: 1 + len(grid)]
 
     if coordinates:
         _check_positions(f"{where}['positions']", positions, [(*sizes, axes), (batch_size, *sizes, axes)])
@@ -290,29 +279,13 @@ def _check_part(where: str, part: Any, channels: int, resolution: list[int]) -> 
         for axis, (table, size) in enumerate(zip(positions, sizes, strict=True)):
             _check_positions(f"{where}['positions'][{axis}]", table, [(size,), (batch_size, size)])
     if mask is not None:
-        _check_tensor(f"{where}['mask']", mask, "bool", [tuple(content.shape[:-1])])
+        _check_tensor(f"{where}['mask']", mask, "bool", [(batch_size, *sizes)])
 
 
 def _check_positions(where: str, positions: Any, shapes: list[tuple[int, ...]]) -> None:
     _check_tensor(where, positions, "float", shapes)
     farthest = positions.abs().max().item() if positions.numel() else 0.0
     require(farthest <= FARTHEST_POSITION, where, "values in [-1, 1]", f"one of size {farthest:g}")
-
-
-def _check_labels(labels: Any, batch_size: int, num_classes: int, multilabel: bool) -> None:
-    where = "batch['labels']"
-    if isinstance(labels, Tensor) and labels.ndim == 1 and not multilabel:
-        _check_tensor(where, labels, "int64", [(batch_size,)])
-        low, high = int(labels.min()), int(labels.max())
-        found = f"{low} to {high}"
-        require(low >= 0 and high < num_classes, where, f"classes from 0 to {num_classes - 1} (num_classes)", found)
-        return
-    _check_tensor(where, labels, "float", [(batch_size, num_classes)])
-    low, high = labels.min().item(), labels.max().item()
-    require(low >= 0 and high <= 1.001, where, "values in [0, 1]", f"{low:g} to {high:g}")
-    if not multilabel:
-        worst = (labels.float().sum(1) - 1).abs().max().item()
-        require(worst < 1e-2, where, "rows that sum to 1 (multilabel is false)", f"a row that is off by {worst:g}")
 
 
 def _check_tensor(where: str, value: Any, kind: str, shapes: list[tuple[int, ...]] | None = None) -> None:
@@ -327,11 +300,14 @@ def _check_tensor(where: str, value: Any, kind: str, shapes: list[tuple[int, ...
         require(bool(torch.isfinite(value).all()), where, "finite values", "NaN or infinity")
 
 
-def _is_int(value: Any, least: int) -> bool:
+def is_int(value: Any, least: int) -> bool:
+    """Whether a value is an integer (true and false are not) of at least so much."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def require(condition: bool, where: str, expected: str, found: Any) -> None:
-    """Raise an InputError in the one form that all have here, unless `condition` holds."""
-    if not condition:
-        raise InputError(f"{where}: expected {expected}, found {found}")
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)

@@ -6,10 +6,56 @@ Legend: B batch, T samples, C channels, F frames, S mel bands, K classes; length
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from datamodules.common.classes import require_classes
+from perceiver_lightning.errors import require
+
+
+@dataclass(frozen=True)
+class AudioAugment:
+    """What is done to sound by chance, in training alone.
+
+    Args:
+        time_shift: seconds by which a clip is moved either way, at most.
+        speed: share by which a clip gets faster and higher, or slower and lower, at most: other speakers.
+        gain: decibels by which a clip gets louder or softer, at most.
+        noise: [low, high] of the decibels by which added white noise is softer than a clip; null for none.
+        equaliser: decibels by which four evenly spaced bands of a log-mel spectrogram are raised or lowered, at most,
+            those between them with them: other microphones, rooms and voices.
+        spec_augment: SpecAugment's [time masks, frames of each at most, frequency masks, bands of each at most]; null
+            for none.
+        mixup: alpha of MixUp of the waveforms; 0 for none. Makes labels soft.
+    """
+
+    time_shift: float = 0.0
+    speed: float = 0.0
+    gain: float = 0.0
+    noise: list[float] | None = None
+    equaliser: float = 0.0
+    spec_augment: list[int] | None = None
+    mixup: float = 0.0
+
+    def check(self, facts: dict[str, Any], mels: int | None) -> None:
+        """Raise an InputError that names what is out of its range, or needs classes or mel bands that are not there."""
+        for key in ("time_shift", "gain", "equaliser", "mixup"):
+            require(getattr(self, key) >= 0, key, "a number of at least 0", getattr(self, key))
+        require(0 <= self.speed < 1, "speed", "a number of at least 0 and below 1", self.speed)
+        if self.noise is not None:
+            is_range = len(self.noise) == 2 and self.noise[0] <= self.noise[1]
+            require(is_range, "noise", "null, or [low, high] decibels", self.noise)
+        require(mels is not None or not self.equaliser, "equaliser", "0, as mels is null", self.equaliser)
+        if self.spec_augment is not None:
+            is_policy = len(self.spec_augment) == 4 and min(self.spec_augment) >= 0
+            expected = "null, or [time masks, frames, frequency masks, bands]"
+            require(is_policy, "spec_augment", expected, self.spec_augment)
+            require(mels is not None, "spec_augment", "null, as mels is", self.spec_augment)
+        require_classes(facts, mixup=self.mixup)
 
 
 def gain(sound: Tensor, decibels: float) -> Tensor:

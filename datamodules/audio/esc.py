@@ -1,4 +1,4 @@
-"""Environmental sounds."""
+"""ESC-50 and ESC-10: environmental sounds."""
 
 import os
 import re
@@ -8,9 +8,26 @@ from typing import Any
 
 from datamodules.audio.base import Audio
 from datamodules.audio.reading import CLIPS
-from datamodules.base import located, require
+from datamodules.base import located
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split, select
 from datamodules.common.tables import check_present, read_csv
+from perceiver_lightning.errors import require
+
+ESC50 = [
+    "dog", "rooster", "pig", "cow", "frog", "cat", "hen", "insects", "sheep", "crow",
+    "rain", "sea_waves", "crackling_fire", "crickets", "chirping_birds", "water_drops", "wind", "pouring_water",
+    "toilet_flush", "thunderstorm", "crying_baby", "sneezing", "clapping", "breathing", "coughing", "footsteps",
+    "laughing", "brushing_teeth", "snoring", "drinking_sipping", "door_wood_knock", "mouse_click", "keyboard_typing",
+    "door_wood_creaks", "can_opening", "washing_machine", "vacuum_cleaner", "clock_alarm", "clock_tick",
+    "glass_breaking", "helicopter", "chainsaw", "siren", "car_horn", "engine", "train", "church_bells", "airplane",
+    "fireworks", "hand_saw",
+]  # fmt: skip
+# In the order of its own release's folders, 001 to 010.
+ESC10 = [
+    "dog", "rain", "sea_waves", "crying_baby", "clock_tick", "sneezing", "helicopter", "chainsaw", "rooster",
+    "crackling_fire",
+]  # fmt: skip
 
 
 class ESC(Audio):
@@ -45,7 +62,7 @@ class ESC(Audio):
         others = [fold for fold in range(1, 6) if fold != test_fold]
         require(val_fold in (None, *others), "val_fold", f"null, or one of {others}, as test_fold is not", val_fold)
         names = ESC10 if classes == 10 else ESC50
-        super().__init__(num_classes=classes, class_names=list(names), seconds=seconds, **options)
+        super().__init__(class_facts(classes, list(names)), seconds=seconds, **options)
         self.folder = located(root)
         self.test_fold = test_fold
         self.val_fold = val_fold
@@ -61,22 +78,6 @@ class ESC(Audio):
         """The test fold."""
         whole, folds = list_esc(self.folder, self.class_names, self.skip_broken)
         return select(whole, [row for row, fold in enumerate(folds) if fold == self.test_fold], "test_fold")
-
-
-# fmt: off
-ESC50 = [
-    "dog", "rooster", "pig", "cow", "frog", "cat", "hen", "insects", "sheep", "crow",
-    "rain", "sea_waves", "crackling_fire", "crickets", "chirping_birds", "water_drops", "wind", "pouring_water",
-    "toilet_flush", "thunderstorm", "crying_baby", "sneezing", "clapping", "breathing", "coughing", "footsteps",
-    "laughing", "brushing_teeth", "snoring", "drinking_sipping", "door_wood_knock", "mouse_click", "keyboard_typing",
-    "door_wood_creaks", "can_opening", "washing_machine", "vacuum_cleaner", "clock_alarm", "clock_tick",
-    "glass_breaking", "helicopter", "chainsaw", "siren", "car_horn", "engine", "train", "church_bells", "airplane",
-    "fireworks", "hand_saw",
-]
-ESC10 = [  # in the order of its own release's folders, 001 to 010
-    "dog", "rain", "sea_waves", "crying_baby", "clock_tick", "sneezing", "helicopter", "chainsaw", "rooster",
-    "crackling_fire",
-]
 
 
 def list_esc(folder: Path, class_names: Sequence[str], skip_absent: bool) -> tuple[Split, list[int]]:

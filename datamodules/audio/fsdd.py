@@ -1,4 +1,4 @@
-"""Spoken digits."""
+"""The Free Spoken Digit Dataset."""
 
 import re
 from pathlib import Path
@@ -6,9 +6,12 @@ from typing import Any
 
 from datamodules.audio.base import Audio
 from datamodules.audio.reading import CLIPS
-from datamodules.base import located, require
+from datamodules.base import located
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split, select
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
+
+SPEAKERS = ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]
 
 
 class FSDD(Audio):
@@ -42,13 +45,7 @@ class FSDD(Audio):
                 require(name in SPEAKERS, key, f"names of {', '.join(SPEAKERS)}", name)
         both = sorted(set(test_speakers or []) & set(val_speakers or []))
         require(not both, "val_speakers", "none of test_speakers", both)
-        super().__init__(
-            num_classes=10,
-            class_names=[str(k) for k in range(10)],
-            seconds=seconds,
-            sample_rate=sample_rate,
-            **options,
-        )
+        super().__init__(class_facts(10), seconds=seconds, sample_rate=sample_rate, **options)
         self.folder = located(root)
         self.test_speakers = test_speakers
         self.val_speakers = val_speakers or []
@@ -74,9 +71,6 @@ class FSDD(Audio):
         return int(whole.names[row].removesuffix(".wav").split("_")[2]) < 5
 
 
-SPEAKERS = ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]
-
-
 def list_fsdd(folder: Path) -> Split:
     """All files of the spoken digits, with (digit, speaker) as strata.
 
@@ -89,8 +83,8 @@ def list_fsdd(folder: Path) -> Split:
     for name in names:
         found = re.fullmatch(r"(\d)_([a-z]+)_\d+\.wav", name)
         if not found or found[2] not in SPEAKERS:
-            of = ", ".join(SPEAKERS)
-            raise InputError(f"{folder / name}: expected <digit>_<speaker>_<index>.wav of {of}, found another name")
+            known = ", ".join(SPEAKERS)
+            raise InputError(f"{folder / name}: expected <digit>_<speaker>_<index>.wav of {known}, found another name")
         strata.append((found[1], found[2]))
     labels = [int(digit) for digit, _ in strata]
     return Split([str(folder / name) for name in names], names, labels, str(folder), CLIPS, strata=strata)

@@ -5,13 +5,49 @@ Legend: B batch, T samples, C channels, F frames, S mel bands.
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from torch import Tensor, nn
-from torchaudio.transforms import MelScale, Spectrogram
+from torchaudio import transforms
 
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """The settings of a log-mel spectrogram.
+
+    Args:
+        mels: mel bands; null for the waveform in its place.
+        window: samples of the window of a frame.
+        hop: samples from one frame to the next.
+        frequencies: the [lowest, highest] of the mel bands, in Hz; up to half the sample rate if not given.
+    """
+
+    mels: int | None = 64
+    window: int = 400
+    hop: int = 160
+    frequencies: list[float] | None = None
+
+    def log_mel(self, sample_rate: int, bands_of_patch: int) -> "LogMel | None":
+        """The spectrogram of sound with this rate in Hz, to be cut in patches; None for the waveform.
+
+        Raises:
+            InputError: a setting is out of its range.
+        """
+        for key, value in {"window": self.window, "hop": self.hop}.items():
+            require(value >= 1, key, "an integer of at least 1", value)
+        if self.mels is None:
+            return None
+        ends = self.frequencies or [0.0, sample_rate / 2]
+        is_range = len(ends) == 2 and 0 <= ends[0] < ends[1] <= sample_rate / 2
+        expected = f"null, or [lowest, highest] of 0 to {sample_rate / 2:g}, half of sample_rate"
+        require(is_range, "frequencies", expected, ends)
+        fits = self.mels >= 1 and self.mels % bands_of_patch == 0
+        require(fits, "mels", f"a multiple of {bands_of_patch}, as patch has it", self.mels)
+        return LogMel(sample_rate, self.mels, self.window, self.hop, ends)
 
 
 class LogMel(nn.Module):
@@ -35,10 +71,10 @@ class LogMel(nn.Module):
         super().__init__()
         self.hop = hop
         # Complex, and squared here: torchaudio's own way to the power takes four times as long.
-        self.spectrogram = Spectrogram(window, hop_length=hop, power=None, pad_mode="constant")
+        self.spectrogram = transforms.Spectrogram(window, hop_length=hop, power=None, pad_mode="constant")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bands that are empty: an error here
-            self.bands = MelScale(mels, sample_rate, *frequencies, n_stft=window // 2 + 1)
+            self.bands = transforms.MelScale(mels, sample_rate, *frequencies, n_stft=window // 2 + 1)
         if (self.bands.fb.amax(0) == 0).any():
             raise InputError(
                 f"mels: expected bands that a window of {window} samples can tell apart, found {mels} of them within "

@@ -1,4 +1,4 @@
-"""Spoken words."""
+"""Speech Commands: spoken words."""
 
 from typing import Any
 
@@ -6,9 +6,16 @@ import torchaudio
 
 from datamodules.audio.base import Audio
 from datamodules.audio.reading import CLIPS
-from datamodules.base import located, require
+from datamodules.base import located
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
+
+WORDS = [
+    "backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go", "happy",
+    "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one", "right", "seven", "sheila", "six", "stop",
+    "three", "tree", "two", "up", "visual", "wow", "yes", "zero",
+]  # fmt: skip
 
 
 class SpeechCommands(Audio):
@@ -25,7 +32,7 @@ class SpeechCommands(Audio):
     """
 
     def __init__(self, root: str = "audio", download: bool = False, **options: Any) -> None:
-        super().__init__(num_classes=len(WORDS), class_names=list(WORDS), **options)
+        super().__init__(class_facts(len(WORDS), list(WORDS)), **options)
         self.folder = located(root)
         self.download = download
 
@@ -58,42 +65,3 @@ class SpeechCommands(Audio):
         paths = [str(self.folder / "SpeechCommands" / path) for path, *_ in about]
         labels = [WORDS.index(word) for _, _, word, *_ in about]
         return Split(paths, [path for path, *_ in about], labels, str(self.folder), CLIPS)
-
-
-WORDS = [
-    "backward",
-    "bed",
-    "bird",
-    "cat",
-    "dog",
-    "down",
-    "eight",
-    "five",
-    "follow",
-    "forward",
-    "four",
-    "go",
-    "happy",
-    "house",
-    "learn",
-    "left",
-    "marvin",
-    "nine",
-    "no",
-    "off",
-    "on",
-    "one",
-    "right",
-    "seven",
-    "sheila",
-    "six",
-    "stop",
-    "three",
-    "tree",
-    "two",
-    "up",
-    "visual",
-    "wow",
-    "yes",
-    "zero",
-]

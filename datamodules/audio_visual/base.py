@@ -10,18 +10,19 @@ from zlib import crc32
 
 import torch
 
+from datamodules.audio.augment import AudioAugment
 from datamodules.audio.base import Audio
-from datamodules.base import require
-from datamodules.common.cache import cache_folder
+from datamodules.audio.spectrogram import Spectrogram
 from datamodules.common.collate import rows_of_clips
 from datamodules.common.files import Files
 from datamodules.common.masking import drop_modalities
 from datamodules.common.noise import noisy
 from datamodules.common.splits import Split
-from datamodules.video.base import Video
+from datamodules.video.augment import VideoAugment
+from datamodules.video.base import Pictures, Video
 from datamodules.video.dataset import Track, VideoSet, cut_sound
 from datamodules.video.reading import VIDEOS, decode_sound
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
 
 Modality = Literal["video", "audio"]
 
@@ -31,70 +32,44 @@ class PictureOptions(TypedDict, total=False):
 
     frames: int
     fps: float | None
-    size: int | list[int]
-    channels: int
-    centre_crop: float | None
-    centre: tuple[float, float]
     patch: list[int] | None
-    mean: float | list[float]
-    std: float | list[float]
-    changes: bool
-    random_crop: int
-    horizontal_flip: bool
-    brightness: float
+    pictures: Pictures
+    augment: VideoAugment
 
 
 class SoundOptions(TypedDict, total=False):
-    """What the sound has by itself, as `Audio` has it; times, crops and labels are those of the whole clip."""
+    """What the sound has by itself, as `Audio` has it; the rest is that of the whole."""
 
     sample_rate: int
     channels: int
-    mels: int | None
-    window: int
-    hop: int
-    frequencies: list[float] | None
+    spectrogram: Spectrogram
     patch: list[int] | None
     scale: list[float] | None
-    gain: float
-    noise: list[float] | None
-    equaliser: float
-    spec_augment: list[int] | None
+    augment: AudioAugment
 
 
 class AudioVisual(Files, ABC):
     """Clips of two modalities, `video` and `audio`, cut from the same seconds; a subclass says where they are from.
 
     Either is made as `Video` and `Audio` make it. A clip may lack one, which is then masked. One alone is
-    `modalities: [video]` or `modalities: [audio]`, with all else as it stands.
+    `modalities: [video]` or `modalities: [audio]`, with all else unchanged.
 
     Args:
-        num_classes: number of classes.
-        class_names: their names; numbers if not given.
+        facts: what a task needs to know, as `DataModule` has them.
         modalities: which of the two are used.
         seconds: length of a clip. Of a longer file training takes a random piece, evaluation `eval_clips`; what is
             shorter is padded and masked.
         video: of the pictures, what `PictureOptions` names and `Video` explains.
-        audio: of the sound, what `SoundOptions` names and `Audio` explains; gain, noise, equaliser and
-            spec_augment are augmentation, in training alone.
+        audio: of the sound, what `SoundOptions` names and `Audio` explains.
         modality_dropout: in training, modality -> share of the clips in which it is masked out, as {video: 0.3}, the
             paper's. A clip loses one at most, and never the only one that it has.
         noise: modality -> the standard deviation of white noise that is added to pixels or samples, as a multiple of
             that of the clip itself. In evaluation always of that level, and the same each time; in training other noise
             each time, of a level between none and that.
         eval_clips: clips of each file in evaluation, evenly spread, whose probabilities are averaged.
-        batch_size: files in a batch, on each device.
-        num_workers: processes that read ahead; 0 is right for cached clips that fit into memory, else one per core.
-        val_fraction: share of train that is cut off for validation where the data bring no validation split,
-            the same share of each class.
-        split_seed: the seed of that cut.
         time_shift: in training, seconds by which a clip is moved either way, at most, sound and pictures together.
-        balanced_sampling: in training, draw each class equally often; see `Files`.
-        cache: keep what was decoded, before noise: "memory"; or "disk", memory-mapped, which all processes share and
-            later runs find again; null decodes each file each time.
-        cache_dir: the folder of caches on disk; `cache` in the folder of all data if not given.
-        predict_dir: a folder of videos without labels, at any depth, for `predict`.
-        skip_broken: leave out files that cannot be read, after decoding all once to find them, and log how many;
-            otherwise the first one ends the run.
+        batch_size: files in a batch, on each device.
+        options: as `Files` has them. What is cached is decoded, before noise.
 
     Raises:
         InputError: an argument is out of its range, or does not go with another.
@@ -102,8 +77,7 @@ class AudioVisual(Files, ABC):
 
     def __init__(
         self,
-        num_classes: int,
-        class_names: list[str] | None = None,
+        facts: dict[str, Any],
         modalities: list[Modality] | None = None,
         seconds: float = 2.0,
         video: PictureOptions | None = None,
@@ -111,16 +85,9 @@ class AudioVisual(Files, ABC):
         modality_dropout: dict[str, float] | None = None,
         noise: dict[str, float] | None = None,
         eval_clips: int = 1,
-        batch_size: int = 16,
-        num_workers: int = 0,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
         time_shift: float = 0.0,
-        balanced_sampling: bool = False,
-        cache: Literal["memory", "disk"] | None = None,
-        cache_dir: str | None = None,
-        predict_dir: str | None = None,
-        skip_broken: bool = False,
+        batch_size: int = 16,
+        **options: Any,
     ) -> None:
         names = ["video", "audio"] if modalities is None else modalities
         known = len(names) > 0 and set(names) <= {"video", "audio"} and len(set(names)) == len(names)
@@ -134,24 +101,14 @@ class AudioVisual(Files, ABC):
         require(time_shift >= 0, "time_shift", "a number of at least 0", time_shift)
         # Both are made whichever is used, so that what is wrong is said, whichever is used.
         with _named("video"):
-            pictures = _Pictures(num_classes, seconds=seconds, **(video or {}))
+            pictures = _Pictures(facts, seconds=seconds, **(video or {}))
+            _require_off(pictures.augment, "time_shift")
         with _named("audio"):
-            sound = _Sound(num_classes, seconds=seconds, **(audio or {}))
+            sound = _Sound(facts, seconds=seconds, **(audio or {}))
+            _require_off(sound.augment, "time_shift", "speed", "mixup")
         parts: dict[str, Video | Audio] = {"video": pictures, "audio": sound}
-        super().__init__(
-            VIDEOS,
-            {name: parts[name].modalities[name] for name in names},
-            num_classes,
-            class_names,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            val_fraction=val_fraction,
-            split_seed=split_seed,
-            balanced_sampling=balanced_sampling,
-            cache=cache is not None,
-            predict_dir=predict_dir,
-            skip_broken=skip_broken,
-        )
+        own = {name: parts[name].modalities[name] for name in names}
+        super().__init__(VIDEOS, own, facts, batch_size=batch_size, **options)
         self.parts = {name: parts[name] for name in names}
         rate = sound.sample_rate
         heard = Track(
@@ -165,7 +122,6 @@ class AudioVisual(Files, ABC):
         self.noise = noise
         self.eval_clips = eval_clips
         self.time_shift = time_shift
-        self.cache_dir = cache_folder(cache, cache_dir)
 
     def make_set(self, split: Split, training: bool) -> VideoSet:
         """The clips of a split: a random one of each file in training, else `eval_clips`; noisy if so told."""
@@ -176,8 +132,7 @@ class AudioVisual(Files, ABC):
             training,
             shift=self.time_shift,
             clips=1 if training else self.eval_clips,
-            cache_dir=self.cache_dir,
-            finish=partial(with_noise, levels=self.noise, anew=training) if self.noise else None,
+            finish=partial(with_noise, levels=self.noise, training=training) if self.noise else None,
         )
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
@@ -205,15 +160,15 @@ class AudioVisual(Files, ABC):
         return {**batch, "inputs": inputs}
 
 
-def with_noise(example: dict[str, Any], levels: dict[str, float], anew: bool) -> dict[str, Any]:
+def with_noise(example: dict[str, Any], levels: dict[str, float], training: bool) -> dict[str, Any]:
     """An example, of one clip or several, with noise on its bytes and samples; see `AudioVisual`.
 
-    Its name is the seed, whichever modalities there are; or the noise is drawn `anew` each time, and its level too.
+    Its name is the seed, whichever modalities there are; in training the noise is drawn each time, and its level too.
     """
     inputs = dict(example["inputs"])
     for name in [name for name in levels if name in inputs]:  # in one order: they share torch's generator
         seed = crc32(f"{name} {example['name']}".encode())
-        generator = None if anew else torch.Generator().manual_seed(seed)
+        generator = None if training else torch.Generator().manual_seed(seed)
         inputs[name] = {**inputs[name], "content": noisy(inputs[name]["content"], levels[name], generator)}
     return {**example, "inputs": inputs}
 
@@ -226,6 +181,12 @@ def _named(modality: str) -> Iterator[None]:
     except InputError as error:
         own = str(error).startswith("seconds:")  # which is of both
         raise error if own else InputError(f"{modality}.{error}") from error
+
+
+def _require_off(augment: VideoAugment | AudioAugment, *keys: str) -> None:
+    """Raise an InputError that names the first of these which is given: both modalities have the same clips."""
+    for key in keys:
+        require(getattr(augment, key) == 0, key, "0, as sound and pictures are changed together", getattr(augment, key))
 
 
 class _Pictures(Video):

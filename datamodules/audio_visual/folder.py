@@ -3,6 +3,7 @@
 from typing import Any
 
 from datamodules.audio_visual.base import AudioVisual
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import ClassFolder, Split
 from datamodules.video.reading import VIDEOS
 
@@ -22,7 +23,7 @@ class AudioVisualFolder(AudioVisual):
 
     def __init__(self, root: str, num_classes: int | None = None, test_fraction: float = 0.1, **options: Any) -> None:
         self.files = ClassFolder(root, VIDEOS, num_classes, test_fraction)
-        super().__init__(num_classes=self.files.num_classes, class_names=self.files.class_names, **options)
+        super().__init__(class_facts(self.files.num_classes, self.files.class_names), **options)
 
     def find_train(self) -> tuple[Split, Split | None]:
         """The train folder, and the validation folder if there is one."""

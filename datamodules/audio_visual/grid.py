@@ -4,10 +4,12 @@ import re
 from typing import Any, Literal
 
 from datamodules.audio_visual.base import AudioVisual
-from datamodules.base import located, require
+from datamodules.base import located
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split
 from datamodules.common.tables import check_present, read_csv
 from datamodules.video.reading import VIDEOS
+from perceiver_lightning.errors import require
 
 SENTENCES = {
     "command": ["bin", "lay", "place", "set"],
@@ -48,7 +50,7 @@ class GRID(AudioVisual):
         **options: Any,
     ) -> None:
         names = SENTENCES[label]
-        super().__init__(num_classes=len(names), class_names=list(names), seconds=seconds, **options)
+        super().__init__(class_facts(len(names), list(names)), seconds=seconds, **options)
         require(not centred or self.eval_clips == 1, "eval_clips", "1 for clips that are centred", self.eval_clips)
         self.label = label
         self.centred = centred

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from datamodules.base import located
-from datamodules.common.progress import for_all
+from datamodules.common.progress import map_in_threads
 from perceiver_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ class Arrays(Sequence[np.ndarray]):
     Attributes:
         flat: all of them, one behind the other.
         offsets: where each begins in `flat`, and the end of the last.
-        broken: the rows of the items that could not be read, which have no array here -> the sentence that says why.
-        folder: where they are mapped from, if they are on disk: another process then maps them anew.
+        broken: the rows of the items that could not be read, whose arrays are empty -> the sentence that says why.
+        folder: where they are mapped from, if they are on disk: another process then maps them again.
     """
 
     def __init__(
@@ -66,21 +66,21 @@ def cache_folder(cache: str | None, cache_dir: str | None) -> Path | None:
 
 def cached(
     paths: Sequence[str | Path],
-    read: Callable[[str | Path], np.ndarray],
+    read: Callable[[int], np.ndarray],
     settings: dict[str, Any],
     title: str,
     skip_broken: bool = False,
     folder: Path | None = None,
 ) -> Arrays:
-    """What `read` makes of each file, from the cache, or read now in threads under a progress bar.
+    """What `read` makes of each file, by its row, from the cache, or read now in threads under a progress bar.
 
     On disk it is found again by the settings and by the files' paths, sizes and times of change. It is written under
     another name and moved to its own when whole, by one process at a time, while others that want the same wait for it:
     one that dies or is stopped leaves nothing that is taken for a cache.
 
     Args:
-        paths: the files.
-        read: of a path, an array (I, *tail) with the dtype and tail of all others; InputError for a broken file.
+        paths: the files; without a `folder`, any items.
+        read: of a row, an array (I, *tail) with the dtype and tail of all others; InputError for a broken file.
         settings: what else the arrays depend on: values for JSON.
         title: of the progress bar.
         skip_broken: go on after a broken file, whose row is then in `Arrays.broken`.
@@ -90,7 +90,7 @@ def cached(
         InputError: the first broken file, unless they are skipped; the folder cannot be written.
     """
     if folder is None:
-        return _in_memory(paths, read, title, skip_broken)
+        return _in_memory(len(paths), read, title, skip_broken)
     try:
         arrays = _on_disk(paths, read, settings, title, skip_broken, folder)
     except OSError as error:
@@ -100,17 +100,19 @@ def cached(
     return arrays
 
 
-def _in_memory(paths: Sequence[Any], read: Callable[[Any], np.ndarray], title: str, skip_broken: bool) -> Arrays:
-    found = list(_read_all(paths, read, title, skip_broken))
+def _in_memory(count: int, read: Callable[[int], np.ndarray], title: str, skip_broken: bool) -> Arrays:
+    found = list(_read_all(count, read, title, skip_broken))
     good = [array for array in found if not isinstance(array, str)]
     broken = {row: array for row, array in enumerate(found) if isinstance(array, str)}
     flat = np.concatenate(good) if good else np.empty(0, np.uint8)
-    return Arrays(flat, np.cumsum([0, *map(len, good)]), broken)
+    return Arrays(
+        flat, np.cumsum([0, *(0 if row in broken else len(array) for row, array in enumerate(found))]), broken
+    )
 
 
 def _on_disk(
-    paths: Sequence[Any],
-    read: Callable[[Any], np.ndarray],
+    paths: Sequence[str | Path],
+    read: Callable[[int], np.ndarray],
     settings: dict[str, Any],
     title: str,
     skip_broken: bool,
@@ -122,14 +124,17 @@ def _on_disk(
     with FileLock(folder / f"{key}.lock"):
         if whole.is_dir():
             try:
-                return _open(whole)
+                arrays = _open(whole)
+                if len(arrays) != len(paths):
+                    raise ValueError(f"{len(arrays)} arrays for {len(paths)} files")
+                return arrays
             except (ValueError, KeyError, EOFError, OSError) as error:  # JSON's own error is a ValueError
                 log.warning(f"{whole}: expected a cache, found a damaged one ({error}); it is made again")
                 shutil.rmtree(whole)
         shutil.rmtree(part, ignore_errors=True)  # of one that died
         part.mkdir()
         try:
-            _write(part, _read_all(paths, read, title, skip_broken), settings)
+            _write(part, _read_all(len(paths), read, title, skip_broken), settings)
             part.rename(whole)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -144,6 +149,7 @@ def _write(folder: Path, arrays: Any, settings: dict[str, Any]) -> None:
         for row, array in enumerate(arrays):
             if isinstance(array, str):
                 broken[row] = array
+                lengths.append(0)
                 continue
             form = form or (array.dtype, array.shape[1:])
             if (array.dtype, array.shape[1:]) != form:
@@ -166,18 +172,18 @@ def _open(folder: Path) -> Arrays:
     return Arrays(flat, offsets, {int(row): why for row, why in about["broken"].items()}, folder)
 
 
-def _read_all(paths: Sequence[Any], read: Callable[[Any], np.ndarray], title: str, skip_broken: bool) -> Any:
+def _read_all(count: int, read: Callable[[int], np.ndarray], title: str, skip_broken: bool) -> Any:
     """The array of each file; where it is broken and is to be skipped, the sentence that says why."""
 
-    def one(path: Any) -> np.ndarray | str:
+    def one(row: int) -> np.ndarray | str:
         try:
-            return read(path)
+            return read(row)
         except InputError as error:
             if not skip_broken:
                 raise
             return str(error)
 
-    return for_all(one, paths, title)
+    return map_in_threads(one, range(count), title)
 
 
 def _state(path: str | Path) -> list[Any]:

@@ -1,6 +1,6 @@
 """Examples into a batch: stacked where sizes agree, else padded, masked, and each with the positions it has alone.
 
-Legend: B batch, A axes, I_a size of axis a, M elements, C channels, K classes.
+Legend: B batch, A axes, I_a size of axis a, M elements, C channels.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ LATER = "later"
 def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make one batch of the contract in `datamodules.base` from examples: batches without the B.
 
-        inputs   {modality: {"content": (*grid, C) or (M, C), a tensor or an array; float64 becomes float32
+        inputs   {modality: {"content": (*grid, C) or (M, C), a tensor or an array; float64 becomes float32;
+                                        of tokens (M,)
                              "positions": absent, a list of (I_a,) per axis, (M, A), or LATER,
                              "mask": absent, or bool (*grid) or (M,)}}
-        labels   an int or a (K,) tensor           optional, as are the next two
-        example  an int
-        name     a string
+        name     a string, optional
+        ...      any other key (labels, targets, example): a number, or a tensor of one shape for all
 
     Examples of different sizes are padded with zeros at the end of each axis and get a mask, and positions per axis
     (B, I_a) that hold, for each example, exactly what it has alone (torch.linspace(-1, 1, its own size) if they are
@@ -65,7 +65,7 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def rows_of_clips(batch: dict[str, Any], axes: dict[str, int]) -> dict[str, Any]:
     """A batch with a row for each clip of each example, content (B * clips, T, *), where content is (B, clips, T, *).
 
-    Masks and coordinates have the same axis of clips, if they are there.
+    Masks and coordinates have the same axis of clips, if they are there. Names and targets are repeated.
 
     Args:
         batch: as the loaders give it.
@@ -79,11 +79,10 @@ def rows_of_clips(batch: dict[str, Any], axes: dict[str, int]) -> dict[str, Any]
         name: {key: x.flatten(0, 1) for key, x in part.items() if isinstance(x, Tensor)}
         for name, part in inputs.items()
     }
+    for key, values in rest.items():
+        is_tensor = isinstance(values, Tensor)
+        rest[key] = values.repeat_interleave(clips, 0) if is_tensor else [one for one in values for _ in range(clips)]
     rest["example"] = torch.arange(examples).repeat_interleave(clips).to(next(iter(rows.values()))["content"].device)
-    if "labels" in rest:
-        rest["labels"] = rest["labels"].repeat_interleave(clips, 0)
-    if "name" in rest:
-        rest["name"] = [name for name in rest["name"] for _ in range(clips)]
     return {"inputs": rows, **rest}
 
 
@@ -96,8 +95,8 @@ def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, A
     """The parts of one modality, None where an example lacks it."""
     parts = [None if part is None else {**part, "content": _content(name, part)} for part in parts]
     first = next(part for part in parts if part is not None)
-    *grid, channels = first["content"].shape
-    nothing: dict[str, Any] = {"content": first["content"].new_zeros(*[0 for _ in grid], channels)}
+    axes = max(1, first["content"].ndim - 1)  # tokens have one and no channels
+    nothing: dict[str, Any] = {"content": first["content"].new_zeros(*[0] * axes, *first["content"].shape[axes:])}
     if isinstance(first.get("positions"), Tensor):
         nothing["positions"] = first["positions"].new_zeros(0, first["positions"].shape[-1])
     parts_B = [nothing if part is None else part for part in parts]
@@ -108,15 +107,15 @@ def _collate_parts(name: str, parts: list[dict[str, Any] | None]) -> dict[str, A
     if any(later) and not all(later):
         raise InputError(f"inputs[{name!r}]['positions']: expected LATER for every example or for none, found both")
     masks = [part.get("mask") for part in parts_B]
-    if len({(content.ndim, content.shape[-1]) for content in contents}) > 1:
+    if len({(content.ndim, content.shape[axes:]) for content in contents}) > 1:
         shapes = sorted({tuple(content.shape) for content in contents})
         raise InputError(f"inputs[{name!r}]: expected content with the same axes and channels, found {shapes}")
     if len({isinstance(p, Tensor) for p in positions}) > 1:
         raise InputError(f"inputs[{name!r}]: expected coordinates (M, A) for every example or for none, found both")
 
-    sizes = [tuple(content.shape[:-1]) for content in contents]
+    sizes = [tuple(content.shape[:axes]) for content in contents]
     agree = len(set(sizes)) == 1
-    batch: dict[str, Any] = {"content": torch.stack(contents) if agree else _pad(contents, len(grid))}
+    batch: dict[str, Any] = {"content": torch.stack(contents) if agree else _pad(contents, axes)}
     if isinstance(positions[0], Tensor):
         batch["positions"] = torch.stack(positions) if agree else _pad(positions, 1)
     elif not any(later) and (not agree or any(p is not None for p in positions)):

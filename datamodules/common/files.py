@@ -3,28 +3,44 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from datamodules.base import DataModule, require
-from datamodules.common.progress import for_all
+from datamodules.base import STAGE_SPLITS, DataModule
+from datamodules.common.cache import Arrays, cache_folder, cached
+from datamodules.common.classes import require_classes
+from datamodules.common.progress import map_in_threads
 from datamodules.common.splits import Kind, Split, cut, unlabelled_folder
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
 
 log = logging.getLogger(__name__)
 
+Cache = Literal["memory", "disk"]
+
 
 class FileSet(Dataset, ABC):
-    """Reads the files of a split as examples; a subclass says how (`read`), and what an example is (`__getitem__`)."""
+    """Reads the files of a split as examples; a subclass says how (`read`), and what an example is (`__getitem__`).
 
-    def __init__(self, split: Split) -> None:
+    Args:
+        split: the files.
+        settings: name of each array that is read of a file -> what it depends on but for the file, values for JSON,
+            which tell caches on disk apart.
+
+    Attributes:
+        arrays: by the same names, what was read, if it is cached.
+        rows: of each example, its row in these.
+    """
+
+    def __init__(self, split: Split, settings: dict[str, dict[str, Any]]) -> None:
         self.split = split
-        self.cached: Sequence[Tensor] | Tensor | None = None
+        self.settings = settings
+        self.arrays: dict[str, Arrays] = {}
+        self.rows: Sequence[int] = range(len(split.items))
         self.prepared = False
 
     def __len__(self) -> int:
@@ -35,48 +51,79 @@ class FileSet(Dataset, ABC):
         """One example, as `datamodules.common.collate.collate` takes it."""
 
     @abstractmethod
-    def read(self, row: int) -> Tensor:
-        """Read one file, without chance; InputError if it cannot be read."""
+    def read(self, name: str, row: int) -> np.ndarray:
+        """Read an array (I, *tail) of one file, without chance; InputError if it cannot be read.
 
-    def content(self, row: int) -> Tensor:
-        """What `read` gives, from memory if it is there."""
-        return self.read(row) if self.cached is None else self.cached[row]
+        It has no row where a file lacks it (a video without sound). A file that lacks all of them is broken.
+        """
+
+    def content(self, row: int) -> dict[str, np.ndarray]:
+        """All arrays of one file, by their names, from the cache if there is one. Not to be written on."""
+        if self.arrays:
+            return {name: arrays[self.rows[row]] for name, arrays in self.arrays.items()}
+        content = {name: self.read(name, row) for name in self.settings}
+        if not any(map(len, content.values())):
+            raise self._nothing(row)
+        return content
 
     def example(self, row: int, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The inputs of a row with its name and its label."""
+        """The inputs of a row with its name and its target."""
         example = {"inputs": inputs, "name": self.split.names[row]}
-        return example if self.split.labels is None else {**example, "labels": self.split.labels[row]}
+        return example if self.split.labels is None else {**example, self.split.target: self.split.target_of(row)}
 
-    def prepare(self, skip_broken: bool, cache: bool) -> list[str]:
+    def prepare(self, skip_broken: bool, cache: bool, folder: Path | None = None) -> list[str]:
         """Read all files once, where that is asked for; the second call does nothing.
 
         Args:
             skip_broken: leave out the files that cannot be read.
-            cache: keep what was read in memory: as one tensor if all have one shape.
+            cache: keep what was read.
+            folder: of caches on disk; in memory if not given, or where the examples are not files of their own.
 
         Returns:
             The names of the files that were left out.
         """
         if self.prepared:
             return []
-        broken = []
-        rows, where = range(len(self)), f"{self.split.kind.name} of {self.split.where}"
-        if skip_broken:
-            sound = list(for_all(self._is_sound, rows, f"Looking for broken {where}"))
-            broken = [name for name, good in zip(self.split.names, sound, strict=True) if not good]
-            self.split = self.split.take([row for row, good in enumerate(sound) if good])
+        kept: Sequence[int] = range(len(self))
+        where = f"{self.split.kind.name} of {self.split.where}"
         if cache:
-            contents = list(for_all(self.read, range(len(self)), f"Reading {where}"))
-            self.cached = torch.stack(contents) if len({content.shape for content in contents}) == 1 else contents
-        self.prepared = True
+            are_files = all(isinstance(item, str | Path) for item in self.split.items)
+            arrays = {}
+            for name, settings in self.settings.items():
+                title = f"Reading {name if len(self.settings) > 1 else ''} {where}".replace("  ", " ")
+                place = folder if are_files else None
+                arrays[name] = cached(self.split.items, partial(self.read, name), settings, title, skip_broken, place)
+            kept = self._sound(arrays, skip_broken)
+            self.arrays = arrays
+        elif skip_broken:
+            sound = list(map_in_threads(self._is_sound, kept, f"Looking for broken {where}"))
+            kept = [row for row in kept if sound[row]]
+        left_out = sorted(set(range(len(self))) - set(kept))
+        broken = [self.split.names[row] for row in left_out]
+        self.split, self.rows, self.prepared = self.split.take(kept), kept, True
         return broken
+
+    def _sound(self, arrays: dict[str, Arrays], skip_broken: bool) -> list[int]:
+        """The rows of the files of which all arrays could be read, and one at least has something."""
+        kept = []
+        for row in range(len(self)):
+            if any(row in one.broken for one in arrays.values()):
+                continue
+            if any(len(one[row]) for one in arrays.values()):
+                kept.append(row)
+            elif not skip_broken:
+                raise self._nothing(row)
+        return kept
 
     def _is_sound(self, row: int) -> bool:
         try:
-            self.read(row)
+            self.content(row)
         except InputError:
             return False
         return True
+
+    def _nothing(self, row: int) -> InputError:
+        return InputError(f"{self.split.items[row]}: expected {' or '.join(self.settings)}, found a file without")
 
 
 class Files(DataModule, ABC):
@@ -86,19 +133,22 @@ class Files(DataModule, ABC):
 
     Args:
         kind: of the files.
-        modalities: as `DataModule` has them, and so the next five.
-        num_classes: see there.
-        class_names: see there.
-        multilabel: see there.
-        batch_size: see there.
-        num_workers: see there.
+        modalities: as `DataModule` has them.
+        facts: as `DataModule` has them.
+        batch_size: examples in a batch, on each device.
+        num_workers: processes that read ahead; 0 is right for cached examples that fit into memory, else about one per
+            core.
         val_fraction: share of train that is cut off for validation where the data bring no validation split,
             the same share of each class.
         split_seed: the seed of that cut.
         balanced_sampling: in training, draw each class equally often. An epoch has as many examples as the split, but
             drawn with replacement: it repeats some and misses others. On several devices each draws from the whole
             split and takes its share of that, so two of them may get the same example in one epoch.
-        cache: whether to keep what was read in memory.
+        cache: keep what was read of each file, before all that is done by chance: "memory", which forked workers share
+            and each device's process has for itself; or "disk", memory-mapped, which all processes share and later runs
+            find again; null reads each file each time. Examples that are not files of their own (of one array, of
+            torchvision's sets) are kept in memory for "disk", too.
+        cache_dir: the folder of caches on disk; `cache` in the folder of all data if not given.
         predict_dir: a folder of files without labels, at any depth, for `predict`.
         skip_broken: leave out files that cannot be read, after reading all once to find them, and log how many;
             otherwise the first one ends the run.
@@ -108,32 +158,37 @@ class Files(DataModule, ABC):
     val_set: FileSet | None
     test_set: FileSet | None
     predict_set: FileSet | None
+    num_classes: int  # of data with classes, and so the next two
+    class_names: list[str]
+    multilabel: bool
 
     def __init__(
         self,
         kind: Kind,
         modalities: dict[str, dict[str, Any]],
-        num_classes: int,
-        class_names: list[str] | None = None,
-        multilabel: bool = False,
+        facts: dict[str, Any],
         batch_size: int = 64,
         num_workers: int = 0,
         val_fraction: float = 0.1,
         split_seed: int = 0,
         balanced_sampling: bool = False,
-        cache: bool = False,
+        cache: Cache | None = None,
+        cache_dir: str | None = None,
         predict_dir: str | None = None,
         skip_broken: bool = False,
     ) -> None:
         require(0 < val_fraction < 1, "val_fraction", "a number between 0 and 1", val_fraction)
-        if multilabel:
+        require(cache in (None, "memory", "disk"), "cache", "memory, disk or null", cache)
+        require_classes(facts, balanced_sampling=balanced_sampling)
+        if facts.get("multilabel"):
             require(not balanced_sampling, "balanced_sampling", "false, as examples have several labels", "true")
-        super().__init__(modalities, num_classes, class_names, multilabel, batch_size, num_workers)
+        super().__init__(modalities, batch_size, num_workers, **facts)
         self.kind = kind
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.balanced_sampling = balanced_sampling
         self.cache = cache
+        self.cache_dir = cache_folder(cache, cache_dir)
         self.predict_dir = predict_dir
         self.skip_broken = skip_broken
 
@@ -171,20 +226,20 @@ class Files(DataModule, ABC):
             if self.predict_dir is None:
                 raise InputError(f"predict_dir: expected a folder of {self.kind.name} to predict, found null")
             self.predict_set = self.make_test_set(unlabelled_folder(Path(self.predict_dir), self.kind))
+        for name in STAGE_SPLITS[stage]:
+            self._prepare(name, getattr(self, f"{name}_set"))
 
-        sets = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}
-        for name in sets[stage]:
-            files: FileSet = getattr(self, f"{name}_set")
-            count = len(files)
-            broken = files.prepare(skip_broken=self.skip_broken, cache=self.cache and name != "predict")
-            if broken:
-                log.warning(
-                    f"{name}: left out {len(broken)} of {count} {self.kind.name}, which cannot be read: {broken}"
-                )
-                if name == "train" and 0 in (counts := self.class_counts()):
-                    empty = self.class_names[counts.index(0)]
-                    expected = f"{self.kind.name} of {empty!r} in train that can be read"
-                    raise InputError(f"{files.split.where}: expected {expected}, found none")
+    def _prepare(self, name: str, files: FileSet) -> None:
+        """Read the files of a split if they are to be cached or checked; what is predicted is read once anyway."""
+        count = len(files)
+        cache = self.cache is not None and name != "predict"
+        broken = files.prepare(self.skip_broken, cache, self.cache_dir)
+        if not broken:
+            return
+        log.warning(f"{name}: left out {len(broken)} of {count} {self.kind.name}, which cannot be read: {broken}")
+        if name == "train" and "num_classes" in self.facts and 0 in (counts := self.class_counts()):
+            expected = f"{self.kind.name} of {self.class_names[counts.index(0)]!r} in train that can be read"
+            raise InputError(f"{files.split.where}: expected {expected}, found none")
 
     def class_counts(self) -> list[int]:
         """Examples per class of the train split; after `setup("fit")`."""

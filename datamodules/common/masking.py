@@ -32,5 +32,6 @@ def there(part: dict[str, Any]) -> Tensor:
 def masked(part: dict[str, Any], kept: Tensor) -> dict[str, Any]:
     """A modality's part of a batch, masked out in the examples that are not `kept` (B,)."""
     content = part["content"]
-    mask = kept.view(-1, *[1] * (content.ndim - 2)).expand(content.shape[:-1])
+    elements = content.shape[: max(2, content.ndim - 1)]  # tokens have no channels
+    mask = kept.view(-1, *[1] * (len(elements) - 1)).expand(elements)
     return {**part, "mask": part.get("mask", mask) & mask}

@@ -12,8 +12,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def for_all(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
-    """The results of a function for all items, in their order, reckoned ahead in threads under a progress bar.
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
+    """Map a function over items in threads, in order, with a progress bar.
 
     Threads: decoders release the interpreter's lock.
     """

@@ -1,4 +1,4 @@
-"""Files listed, labelled and cut into splits before any is read: what images, sound and point clouds share."""
+"""Files listed, labelled and cut into splits before any is read."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from torchvision.datasets.folder import make_dataset
 
-from datamodules.base import located, require
-from perceiver_lightning.errors import InputError
+from datamodules.base import located
+from perceiver_lightning.errors import InputError, require
+
+# What folders of splits may be called, and which split each is.
+SPLIT_OF_FOLDER = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
 class Kind(NamedTuple):
@@ -29,12 +33,15 @@ class Split:
     Attributes:
         items: what `kind.open` takes, one per example.
         names: of the examples, for predictions.
-        labels: their classes from 0 (with several labels a tuple of classes each), or None to predict.
+        labels: their targets, or None to predict: classes from 0, a tuple of classes for several labels, or a tensor of
+            numbers.
         where: the folder or set they are from, for messages.
         kind: what they are, and what opens them.
         strata: what a cut keeps the shares of; the labels if not given.
         groups: what a cut keeps together (several clips of one recording), one name per example.
         middles: of recordings: the second about which a clip is cut, one per example; any if not given.
+        target: the key of its labels in an example.
+        several: where labels are tuples of classes: how many classes there are. They become (several,) zeros and ones.
     """
 
     items: Sequence[Any]
@@ -45,6 +52,17 @@ class Split:
     strata: Sequence[Any] | None = None
     groups: Sequence[Any] | None = None
     middles: Sequence[float] | None = None
+    target: str = "labels"
+    several: int | None = None
+
+    def target_of(self, row: int) -> Any:
+        """The target of an example, as a batch has it: an int, or a tensor."""
+        assert self.labels is not None
+        if self.several is None:
+            return self.labels[row]
+        target = torch.zeros(self.several)
+        target[list(self.labels[row])] = 1
+        return target
 
     def take(self, rows: Sequence[int]) -> "Split":
         """Some of the examples, in the order given."""
@@ -61,6 +79,12 @@ class Split:
             groups=some(self.groups),
             middles=some(self.middles),
         )
+
+
+def select(split: Split, rows: Sequence[int], key: str) -> Split:
+    """Some examples of a split; InputError that names `key` if there are none."""
+    require(len(rows) > 0, key, f"{split.kind.name} of it in {split.where}", "none")
+    return split.take(rows)
 
 
 def cut(split: Split, fraction: float, seed: int, key: str) -> tuple[Split, Split]:
@@ -86,17 +110,17 @@ def cut(split: Split, fraction: float, seed: int, key: str) -> tuple[Split, Spli
     return split.take(sorted(rest.tolist())), split.take(sorted(part.tolist()))
 
 
-# What folders of splits may be called, and which split each is.
-SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
-
-
 def class_folders(folder: Path, kind: Kind) -> list[str]:
     """The names of the folders in a folder, sorted: its classes. Hidden ones are left out."""
     if not folder.is_dir():
         raise InputError(f"root: expected a folder with one folder of {kind.name} per class, found no folder {folder}")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        taken = " (a folder called train, val or test is taken for a split)" if folder.name.lower() in SPLITS else ""
+        taken = (
+            " (a folder called train, val or test is taken for a split)"
+            if folder.name.lower() in SPLIT_OF_FOLDER
+            else ""
+        )
         raise InputError(f"root: expected one folder of {kind.name} per class in {folder}, found none{taken}")
     return names
 
@@ -181,9 +205,8 @@ class ClassFolder:
 
     def _folders_of_splits(self) -> dict[str, Path]:
         entries = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        return {
-            SPLITS[entry.name.lower()]: entry for entry in entries if entry.name.lower() in SPLITS and entry.is_dir()
-        }
+        named = [(SPLIT_OF_FOLDER.get(entry.name.lower()), entry) for entry in entries if entry.is_dir()]
+        return {split: entry for split, entry in named if split is not None}
 
     def _train_folder(self) -> Path:
         splits = self._folders_of_splits()
@@ -194,12 +217,3 @@ class ClassFolder:
 
     def _list(self, folder: Path) -> Split:
         return labelled_folder(folder, self.folder, class_folders(self._train_folder(), self.kind), self.kind)
-
-
-# fmt: on
-
-
-def select(split: Split, rows: Sequence[int], key: str) -> Split:
-    """Some clips of a list; InputError that names `key` if there are none."""
-    require(len(rows) > 0, key, f"clips of it in {split.where}", "none")
-    return split.take(rows)

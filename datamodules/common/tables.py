@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from datamodules.base import located, require
+from datamodules.base import located
 from datamodules.common.splits import Kind, Split, cut
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -134,7 +134,9 @@ class Table:
         several = [tuple(classes[name] for name in self._labels(line)) for line in chosen]
         if self.separator is None:
             return Split(paths, names, [label for (label,) in several], str(self.path), self.kind)
-        return Split(paths, names, several, str(self.path), self.kind, strata=[0] * len(paths))  # no shares to keep
+        no_shares = [0] * len(paths)  # to keep in a cut
+        where = str(self.path)
+        return Split(paths, names, several, where, self.kind, strata=no_shares, several=self.num_classes)
 
     def _lines(self) -> list[dict[str, str]]:
         columns = [self.path_column, self.label_column, self.fold_column]

@@ -1,18 +1,66 @@
 """What is done to images: one by one as bytes (H, W, C) where they are read, then to the whole batch on its device.
 
-torchvision's transforms as they are, but for crop with padding and flip: those are one indexing of the whole batch,
-because one by one they cost more than all the rest of the way of a small cached image (50 of 75 us; so it is 20).
-Bytes travel, floats are made on the device.
+torchvision's transforms, but for crop with padding and flip: those are one indexing of the whole batch, because one by
+one they cost more than all the rest of the way of a small cached image (50 of 75 us; so it is 20). Bytes travel, floats
+are made on the device.
 
 Legend: B batch, H height, W width, C channels, M = H x W pixels, K classes.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
+
+from datamodules.common.classes import require_classes
+from perceiver_lightning.errors import require
+
+
+@dataclass(frozen=True)
+class ImageAugment:
+    """What is done to images by chance, in training alone.
+
+    Args:
+        random_crop: pad by this many pixels on each side and cut a random `size` out (4 for CIFAR).
+        random_resized_crop: [least, greatest] share of the area of a random piece that is brought to `size` (inception
+            crops: [0.08, 1]); takes the place of `centre_crop`.
+        horizontal_flip: mirror an image or not, by a coin.
+        rand_augment: RandAugment's [number of operations, magnitude from 0 to 30].
+        mixup: alpha of MixUp; 0 for none. Makes labels soft.
+        cutmix: alpha of CutMix; 0 for none. With both, each batch gets one of them, by a coin.
+        mixup_off_epoch: the epoch, from 0, from which on nothing is mixed any more, as timm has it: the training then
+            ends on unchanged images. Null to mix to the end.
+    """
+
+    random_crop: int = 0
+    random_resized_crop: list[float] | None = None
+    horizontal_flip: bool = False
+    rand_augment: list[int] | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_off_epoch: int | None = None
+
+    def check(self, facts: dict[str, Any]) -> None:
+        """Raise an InputError that names what is out of its range, or needs classes where the facts have none."""
+        if self.random_resized_crop is not None:
+            crop = self.random_resized_crop
+            is_range = len(crop) == 2 and 0 < crop[0] <= crop[1] <= 1
+            require(is_range, "random_resized_crop", "[least, greatest] above 0 and up to 1", crop)
+        if self.rand_augment is not None:
+            policy = self.rand_augment
+            is_policy = len(policy) == 2 and policy[0] >= 1 and 0 <= policy[1] <= 30
+            require(is_policy, "rand_augment", "[operations, magnitude from 0 to 30]", policy)
+        for key in ("random_crop", "mixup", "cutmix"):
+            require(getattr(self, key) >= 0, key, "a number of at least 0", getattr(self, key))
+        require_classes(facts, mixup=self.mixup, cutmix=self.cutmix)
+        off, mixes = self.mixup_off_epoch, self.mixup > 0 or self.cutmix > 0
+        if off is not None:
+            require(off >= 0, "mixup_off_epoch", "null, or an epoch of at least 0", off)
+            require(mixes, "mixup_off_epoch", "null, as neither mixup nor cutmix is given", off)
 
 
 def resize(image: Tensor, size: list[int], centre_crop: float | None) -> Tensor:
@@ -75,6 +123,15 @@ def crop_and_flip(content: Tensor, padding: int, flip: bool, mask: Tensor | None
         columns = columns + torch.randint(2 * padding + 1, (batch, 1), device=device)
     each = torch.arange(batch, device=device)
     return content[each[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def per_channel(mean: float | list[float], std: float | list[float], channels: int) -> tuple[list[float], list[float]]:
+    """The mean and the standard deviation of each channel, where one number is that of all; InputError if wrong."""
+    means = mean if isinstance(mean, list) else [mean] * channels
+    stds = std if isinstance(std, list) else [std] * channels
+    require(len(means) == channels, "mean", f"one number, or {channels} (channels)", mean)
+    require(len(stds) == channels and min(stds) > 0, "std", f"one number above 0, or {channels} (channels)", std)
+    return means, stds
 
 
 def normalise(content: Tensor, mean: list[float], std: list[float], mask: Tensor | None = None) -> Tensor:

@@ -1,15 +1,19 @@
 """The dataset that reads images."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from datamodules.common.files import FileSet
 from datamodules.common.splits import Split
-from datamodules.image.reading import upright_bytes
+from datamodules.image.augment import resize
+from datamodules.image.reading import pack, unpack, upright_bytes
 from perceiver_lightning.errors import InputError
 
 
@@ -19,28 +23,43 @@ class ImageSet(FileSet):
     Args:
         split: the images.
         channels: 3 for colour, 1 for grey.
-        resize: the step without chance, done once if the images are cached.
-        augment: what is done anew each time: a step with chance, or several pieces (10, H, W, C) of an image.
+        size: [height, width] that each is brought to, a step without chance, done once if the images are cached; None
+            leaves them their own.
+        centre_crop: share that is kept of them then; see `datamodules.image.augment.resize`.
+        augment: what is done each time: a step with chance, or several pieces (10, H, W, C) of an image.
+
+    Attributes:
+        images: all of them, if they are cached in memory: one tensor if all have one size.
     """
 
     def __init__(
         self,
         split: Split,
         channels: int,
-        resize: Callable[[Tensor], Tensor] | None = None,
+        size: list[int] | None = None,
+        centre_crop: float | None = 1.0,
         augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__(split)
+        settings = {"images": "uint8", "channels": channels, "size": size, "centre_crop": centre_crop}
+        super().__init__(split, {"images": settings})
         self.channels = channels
-        self.resize = resize
+        self.size = size
+        self.centre_crop = centre_crop
         self.augment = augment
+        self.images: Sequence[Tensor] | Tensor | None = None
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """One image, augmented."""
-        image = self.content(row)
+        image = self.image(row)
         return self.example(row, {"image": {"content": image if self.augment is None else self.augment(image)}})
 
-    def read(self, row: int) -> Tensor:
+    def image(self, row: int) -> Tensor:
+        """One image, from the cache if there is one: uint8 (H, W, C)."""
+        if self.images is not None:
+            return self.images[row]
+        return unpack(self.content(row)["images"], self.channels) if self.arrays else self.decode(row)
+
+    def decode(self, row: int) -> Tensor:
         """Decode and resize one image: uint8 (H, W, C), as `upright_bytes` has it.
 
         Raises:
@@ -54,4 +73,17 @@ class ImageSet(FileSet):
         except Exception as error:
             path = os.path.join(self.split.where, self.split.names[row])
             raise InputError(f"{path}: expected an image, found a file that cannot be read ({error})") from error
-        return pixels if self.resize is None else self.resize(pixels)
+        return pixels if self.size is None else resize(pixels, self.size, self.centre_crop)
+
+    def read(self, name: str, row: int) -> np.ndarray:
+        """Decode one image, and pack it: bytes (8 + H x W x C,)."""
+        return pack(self.decode(row))
+
+    def prepare(self, skip_broken: bool, cache: bool, folder: Path | None = None) -> list[str]:
+        """As `FileSet.prepare`; images in memory are made tensors once, not each time."""
+        broken = super().prepare(skip_broken, cache, folder)
+        if self.images is None and self.arrays and self.arrays["images"].folder is None:
+            images = [unpack(self.content(row)["images"], self.channels) for row in range(len(self))]
+            self.images = torch.stack(images) if len({image.shape for image in images}) == 1 else images
+            self.arrays = {}
+        return broken

@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from datamodules.common.classes import class_facts
+from datamodules.common.files import Cache
 from datamodules.common.splits import Split, cut
 from datamodules.image.base import Images
 from datamodules.image.reading import IMAGES
@@ -17,15 +19,20 @@ class Digits(Images):
     A fifth, drawn once and for all with the same share of each class, is the test split.
 
     Args:
-        size: as all images have; 8 is their own.
+        size: as all images have it; 8 is their own.
         channels: 1 for grey, 3 for colour.
-        cache: as all images have; they are kept in memory unless it is false.
+        cache: as all files have it; they are kept in memory unless it is null.
         options: as all images have them.
     """
 
-    def __init__(self, size: int | list[int] | None = 8, channels: int = 1, cache: bool = True, **options: Any) -> None:
-        names = [str(k) for k in range(10)]
-        super().__init__(num_classes=10, class_names=names, size=size, channels=channels, cache=cache, **options)
+    def __init__(
+        self,
+        size: int | list[int] | None = 8,
+        channels: int = 1,
+        cache: Cache | None = "memory",
+        **options: Any,
+    ) -> None:
+        super().__init__(class_facts(10), size=size, channels=channels, cache=cache, **options)
 
     def find_train(self) -> tuple[Split, None]:
         """Four fifths of the digits."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from datamodules.base import located
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split, cut
 from datamodules.image import torchvision_sets
 from datamodules.image.base import Images
@@ -20,7 +21,7 @@ class TorchvisionImages(Images):
         dataset: the name of the class in torchvision.datasets.
         root: the folder of the files, from here or below the folder of all data; that folder itself if not given.
         download: fetch files that are missing; otherwise nothing is ever fetched.
-        num_classes: number of classes; only needed for a set that `datamodules/torchvision_sets.py` does not list.
+        num_classes: number of classes; only needed for a set that `torchvision_sets.py` does not list.
         class_names: names of the classes; numbers if not given and not known.
         size: as all images have; null is the set's own size if its images have but one.
         channels: 3 for colour, 1 for grey; null for the set's own.
@@ -42,14 +43,13 @@ class TorchvisionImages(Images):
         dataset_args: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        facts = torchvision_sets.facts_of(dataset, num_classes)
-        if num_classes not in (None, facts.num_classes):
-            raise InputError(f"num_classes: expected {facts.num_classes}, as {dataset} has, found {num_classes}")
+        known = torchvision_sets.known_of(dataset, num_classes)
+        if num_classes not in (None, known.num_classes):
+            raise InputError(f"num_classes: expected {known.num_classes}, as {dataset} has, found {num_classes}")
         super().__init__(
-            num_classes=facts.num_classes,
-            class_names=class_names or torchvision_sets.CLASS_NAMES.get(dataset),
-            size=size or facts.size,
-            channels=channels or facts.channels,
+            class_facts(known.num_classes, class_names or torchvision_sets.CLASS_NAMES.get(dataset)),
+            size=size or known.size,
+            channels=channels or known.channels,
             **options,
         )
         self.dataset = dataset

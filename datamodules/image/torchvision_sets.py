@@ -11,7 +11,7 @@ from datamodules.image.reading import IMAGES
 from perceiver_lightning.errors import InputError
 
 
-class Facts(NamedTuple):
+class Known(NamedTuple):
     """Number of classes; height and width if all images have one size; channels."""
 
     num_classes: int
@@ -20,33 +20,33 @@ class Facts(NamedTuple):
 
 
 SETS = {
-    "Caltech101": Facts(101),
-    "Caltech256": Facts(257),
-    "CIFAR10": Facts(10, 32),
-    "CIFAR100": Facts(100, 32),
-    "Country211": Facts(211),
-    "DTD": Facts(47),
-    "EuroSAT": Facts(10, 64),
-    "FashionMNIST": Facts(10, 28, 1),
-    "FGVCAircraft": Facts(100),
-    "Flowers102": Facts(102),
-    "Food101": Facts(101),
-    "GTSRB": Facts(43),
-    "ImageNet": Facts(1000),
-    "Imagenette": Facts(10),
-    "KMNIST": Facts(10, 28, 1),
-    "MNIST": Facts(10, 28, 1),
-    "OxfordIIITPet": Facts(37),
-    "PCAM": Facts(2, 96),
-    "Places365": Facts(365),
-    "QMNIST": Facts(10, 28, 1),
-    "RenderedSST2": Facts(2, 448),
-    "SEMEION": Facts(10, 16, 1),
-    "StanfordCars": Facts(196),
-    "STL10": Facts(10, 96),
-    "SUN397": Facts(397),
-    "SVHN": Facts(10, 32),
-    "USPS": Facts(10, 16, 1),
+    "Caltech101": Known(101),
+    "Caltech256": Known(257),
+    "CIFAR10": Known(10, 32),
+    "CIFAR100": Known(100, 32),
+    "Country211": Known(211),
+    "DTD": Known(47),
+    "EuroSAT": Known(10, 64),
+    "FashionMNIST": Known(10, 28, 1),
+    "FGVCAircraft": Known(100),
+    "Flowers102": Known(102),
+    "Food101": Known(101),
+    "GTSRB": Known(43),
+    "ImageNet": Known(1000),
+    "Imagenette": Known(10),
+    "KMNIST": Known(10, 28, 1),
+    "MNIST": Known(10, 28, 1),
+    "OxfordIIITPet": Known(37),
+    "PCAM": Known(2, 96),
+    "Places365": Known(365),
+    "QMNIST": Known(10, 28, 1),
+    "RenderedSST2": Known(2, 448),
+    "SEMEION": Known(10, 16, 1),
+    "StanfordCars": Known(196),
+    "STL10": Known(10, 96),
+    "SUN397": Known(397),
+    "SVHN": Known(10, 32),
+    "USPS": Known(10, 16, 1),
 }
 
 CLASS_NAMES = {
@@ -69,15 +69,15 @@ SPLIT_NAMES = {
 }
 
 
-def facts_of(name: str, num_classes: int | None) -> Facts:
-    """The facts of a set by its name; of one that the table lacks, with the number of classes given."""
+def known_of(name: str, num_classes: int | None) -> Known:
+    """What is known of a set by its name; of one that the table lacks, the number of classes that is given."""
     if not inspect.isclass(getattr(torchvision.datasets, name, None)):
         raise InputError(f"dataset: expected a class of torchvision.datasets, as {', '.join(SETS)}, found {name}")
     if name in SETS:
         return SETS[name]
     if num_classes is None:
         raise InputError(f"num_classes: expected the number of classes of {name}, which is not known here, found null")
-    return Facts(num_classes)
+    return Known(num_classes)
 
 
 def splits_of(name: str, dataset_args: dict[str, Any]) -> dict[str, dict[str, Any]]:

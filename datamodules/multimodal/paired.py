@@ -8,25 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.base import DataModule, require
+from datamodules.base import STAGE_SPLITS, DataModule
+from datamodules.common.classes import class_facts
 from datamodules.common.masking import drop_modalities, masked, there
 from datamodules.multimodal.pairs import PairSet, draw_pairs, labels_and_names
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
 
 log = logging.getLogger(__name__)
-
-SPLITS = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}
 
 
 class Paired(DataModule):
     """Datamodules joined into one of several modalities, such as images of digits with sounds of them.
 
-    By label, an example is one of each member with the same label; by key, those in whose names the same is found.
-    Examples are paired within each split alone, so members keep their splits. Of each class (or key) there are as
-    many pairs as the member with the most examples has; those of the others come up again. By key, what has no
+    By label, an example is one of each datamodule with the same label; by key, those in whose names the same is found.
+    Examples are paired within each split alone, so they keep their splits. Of each class (or key) there are as
+    many pairs as the one with the most examples has; those of the others come up again. By key, what has no
     counterpart is left out, and counted in the log.
 
-    Each member reads, augments and normalises its own modalities as it does alone; its batch_size and num_workers
+    Each datamodule reads, augments and normalises its own modalities as it does alone; its batch_size and num_workers
     have no meaning here. What changes labels or adds rows (mixup, cutmix, ten_crop, eval_clips, eval_mirrors)
     cannot be shared, and is an error.
 
@@ -34,11 +33,11 @@ class Paired(DataModule):
     gradient of zero, where training on several devices would otherwise wait for one that does not come.
 
     Args:
-        members: name -> datamodule; with modalities of its own each, and the same classes.
+        datamodules: name -> datamodule; each with its own modalities, all with the same classes.
         key: null pairs by label; else a regular expression, and its match (or its group) in an example's name is the
             key. `[^/]+(?=[.])` is a file's name without folder and ending.
         seed: of the pairs, and of the noise in evaluation.
-        pair_anew: in training, draw the partners of the first member's examples anew each time, of the same class or
+        pair_anew: in training, draw the partners of the first one's examples each time, of the same class or
             key; else the pairs are fixed.
         modality_dropout: in training, modality -> share of the examples in which it is masked out, as {image: 0.3}. An
             example loses one modality at most, and never the only one that it has; the shares add up to 1 at most.
@@ -50,15 +49,17 @@ class Paired(DataModule):
         num_workers: processes that read ahead.
 
     Raises:
-        InputError: members have a modality in common, or other classes; an option names no modality, or is out of its
+        InputError: two have a modality in common, or other classes; an option names no modality, or is out of its
             range.
     """
 
     train_set: PairSet | None
+    num_classes: int
+    class_names: list[str]
 
     def __init__(
         self,
-        members: dict[str, DataModule],
+        datamodules: dict[str, DataModule],
         key: str | None = None,
         seed: int = 0,
         pair_anew: bool = True,
@@ -68,14 +69,14 @@ class Paired(DataModule):
         batch_size: int = 64,
         num_workers: int = 0,
     ) -> None:
-        require(len(members) > 1, "members", "two datamodules or more", len(members))
-        modalities = merged_modalities(members)
-        first = next(iter(members.values()))
-        check_same_classes(members)
-        for name, member in members.items():
-            balanced = getattr(member, "balanced_sampling", False)
-            require(not balanced, f"members[{name!r}]: balanced_sampling", "false, as pairs are drawn here", "true")
-        if first.multilabel:
+        require(len(datamodules) > 1, "datamodules", "two or more", len(datamodules))
+        modalities = merged_modalities(datamodules)
+        first = next(iter(datamodules.values()))
+        check_same_classes(datamodules)
+        for name, data in datamodules.items():
+            balanced = getattr(data, "balanced_sampling", False)
+            require(not balanced, f"datamodules[{name!r}]: balanced_sampling", "false, as pairs are drawn here", "true")
+        if first.facts.get("multilabel"):
             require(key is not None, "key", "a regular expression, as examples have several labels", "null")
         if key is not None:
             try:
@@ -96,10 +97,10 @@ class Paired(DataModule):
             require(has_content, "noise", "modalities with channels", f"{name!r}, which is positions alone")
 
         require(seed >= 0, "seed", "an integer of at least 0", seed)
-        super().__init__(modalities, first.num_classes, first.class_names, first.multilabel, batch_size, num_workers)
-        for member in members.values():
-            self.elements |= member.elements
-        self.members = members
+        super().__init__(modalities, batch_size, num_workers, **classes_of(first))
+        for data in datamodules.values():
+            self.elements |= data.elements
+        self.datamodules = datamodules
         self.key = key
         self.seed = seed
         self.pair_anew = pair_anew
@@ -108,19 +109,19 @@ class Paired(DataModule):
         self.noise = noise
 
     def prepare_data(self) -> None:
-        """What each member downloads."""
-        for member in self.members.values():
-            member.prepare_data()
+        """What each downloads."""
+        for data in self.datamodules.values():
+            data.prepare_data()
 
     def setup(self, stage: str) -> None:
-        """Set the members up, and pair what they have in each split of the stage."""
-        absent = [split for split in SPLITS[stage] if getattr(self, f"{split}_set") is None]
+        """Set all up, and pair what they have in each split of the stage."""
+        absent = [split for split in STAGE_SPLITS[stage] if getattr(self, f"{split}_set") is None]
         if not absent:
             return
         if stage == "predict" and self.key is None:
             raise InputError("key: expected a regular expression, as examples to predict have no labels, found null")
-        for member in self.members.values():
-            member.setup(stage)
+        for data in self.datamodules.values():
+            data.setup(stage)
         for split in absent:
             setattr(self, f"{split}_set", self._pair(split))
 
@@ -130,12 +131,12 @@ class Paired(DataModule):
         return np.bincount(np.hstack(self.train_set.labels).astype(int), minlength=self.num_classes).tolist()
 
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
-        """Each member finishes its own part; then modalities are masked out. See `DataModule.finish`."""
+        """Each datamodule finishes its own part; then modalities are masked out. See `DataModule.finish`."""
         rest = {key: batch[key] for key in batch if key != "inputs"}
         inputs: dict[str, Any] = {}
-        for name, member in self.members.items():
-            own = {modality: batch["inputs"][modality] for modality in member.modalities if modality in batch["inputs"]}
-            done = member.finish({"inputs": own, **rest}, training)
+        for name, data in self.datamodules.items():
+            own = {modality: batch["inputs"][modality] for modality in data.modalities if modality in batch["inputs"]}
+            done = data.finish({"inputs": own, **rest}, training)
             check_rest(name, rest, done)
             inputs |= done["inputs"]
         for name in inputs.keys() & set(self.hide):
@@ -146,11 +147,11 @@ class Paired(DataModule):
 
     def _pair(self, split: str) -> PairSet:
         """The pairs of a split."""
-        sets = [getattr(member, f"{split}_set") for member in self.members.values()]
-        for name, dataset in zip(self.members, sets, strict=True):
-            require(dataset is not None and len(dataset) > 0, f"members[{name!r}]", f"examples in {split}", "none")
+        sets = [getattr(data, f"{split}_set") for data in self.datamodules.values()]
+        for name, dataset in zip(self.datamodules, sets, strict=True):
+            require(dataset is not None and len(dataset) > 0, f"datamodules[{name!r}]", f"examples in {split}", "none")
         columns = [labels_and_names(dataset) for dataset in sets]
-        groups = [self._groups(name, *column) for name, column in zip(self.members, columns, strict=True)]
+        groups = [self._groups(name, *column) for name, column in zip(self.datamodules, columns, strict=True)]
         common = self._common(split, groups)
         rng = np.random.default_rng(self.seed)
         drawn = sorted((pair, group) for group in common for pair in draw_pairs([rows[group] for rows in groups], rng))
@@ -166,9 +167,9 @@ class Paired(DataModule):
         )
 
     def _groups(self, name: str, labels: list[Any] | None, names: Sequence[str] | None) -> dict[Any, list[int]]:
-        """The rows of a member's examples, by label or by key."""
+        """The rows of a datamodule's examples, by label or by key."""
         groups: dict[Any, list[int]] = {}
-        where = f"members[{name!r}]"
+        where = f"datamodules[{name!r}]"
         if self.key is None:
             require(labels is not None, where, "examples with labels", "none")
             for row, label in enumerate(labels or []):
@@ -183,64 +184,75 @@ class Paired(DataModule):
         return groups
 
     def _common(self, split: str, groups: list[dict[Any, list[int]]]) -> list[Any]:
-        """The labels or keys that all members have."""
+        """The labels or keys that all have."""
         common = [group for group in groups[0] if all(group in others for others in groups[1:])]
-        for name, own in zip(self.members, groups, strict=True):
+        for name, own in zip(self.datamodules, groups, strict=True):
             if self.key is None:
                 for label in dict.fromkeys(label for others in groups for label in others):
-                    where, expected = f"members[{name!r}]", f"examples of class {self.class_names[label]!r} in {split}"
-                    require(label in own, where, f"{expected}, as another member has them", "none")
+                    where, expected = (
+                        f"datamodules[{name!r}]",
+                        f"examples of class {self.class_names[label]!r} in {split}",
+                    )
+                    require(label in own, where, f"{expected}, as another has them", "none")
                 continue
             found = f"none; the first of {name!r} is {next(iter(own))!r}"
-            require(len(common) > 0, "key", f"keys in {split} that all members have", found)
+            require(len(common) > 0, "key", f"keys in {split} that all have", found)
             alone = sum(map(len, own.values())) - sum(len(own[key]) for key in common)
             if alone:
                 log.warning(f"{split}: left out {alone} examples of {name!r}, which have no counterpart")
         return common
 
     def _labels(self, split: str, labels: list[list[Any] | None], pairs: list[list[int]]) -> list[Any] | None:
-        """The labels of the pairs, which all members must agree on; None if they have none."""
-        known = {name: column for name, column in zip(self.members, labels, strict=True) if column is not None}
+        """The labels of the pairs, which all must agree on; None if they have none."""
+        known = {name: column for name, column in zip(self.datamodules, labels, strict=True) if column is not None}
         if len(known) < len(labels):
-            require(not known, "members", "labels in all of them or in none", f"some only in {sorted(known)}")
+            require(not known, "datamodules", "labels in all of them or in none", f"some only in {sorted(known)}")
             return None
         for pair in pairs:
-            of = {name: column[row] for (name, column), row in zip(known.items(), pair, strict=True)}
+            own = {name: column[row] for (name, column), row in zip(known.items(), pair, strict=True)}
             expected = f"one label for examples with one key in {split}"
-            require(len(set(of.values())) == 1, "key", expected, ", ".join(f"{k} {label}" for k, label in of.items()))
+            require(len(set(own.values())) == 1, "key", expected, ", ".join(f"{k} {label}" for k, label in own.items()))
         column = next(iter(known.values()))
         return [column[pair[0]] for pair in pairs]
 
 
-def merged_modalities(members: dict[str, DataModule]) -> dict[str, dict[str, Any]]:
-    """The modalities of all members; InputError where two have one of the same name."""
+def merged_modalities(datamodules: dict[str, DataModule]) -> dict[str, dict[str, Any]]:
+    """The modalities of all; InputError where two have one of the same name."""
     owners: dict[str, str] = {}
-    for name, member in members.items():
-        for modality in member.modalities:
+    for name, data in datamodules.items():
+        for modality in data.modalities:
             found = f"{modality!r}, which {owners.get(modality)!r} has too"
-            require(modality not in owners, f"members[{name!r}]", "modalities that no other member has", found)
+            require(modality not in owners, f"datamodules[{name!r}]", "modalities that no other has", found)
             owners[modality] = name
-    return {modality: members[name].modalities[modality] for modality, name in owners.items()}
+    return {modality: datamodules[name].modalities[modality] for modality, name in owners.items()}
 
 
-def check_same_classes(members: dict[str, DataModule]) -> None:
-    """Raise an InputError that names the first class in which a member differs from the first."""
-    (first, like), *rest = members.items()
-    for name, member in rest:
-        where, as_first = f"members[{name!r}]", f"as {first!r} has"
-        found = f"{member.num_classes} ({', '.join(member.class_names[:3])} ...)"
-        require(member.num_classes == like.num_classes, where, f"{like.num_classes} classes, {as_first}", found)
-        for place, (one, other) in enumerate(zip(like.class_names, member.class_names, strict=True)):
+def classes_of(data: DataModule) -> dict[str, Any]:
+    """The facts of classes alone, and all of them."""
+    facts = data.facts
+    return class_facts(facts["num_classes"], facts.get("class_names"), facts.get("multilabel", False))
+
+
+def check_same_classes(datamodules: dict[str, DataModule]) -> None:
+    """Raise an InputError that names the first class in which one differs from the first."""
+    for name, data in datamodules.items():
+        require("num_classes" in data.facts, f"datamodules[{name!r}]", "data with classes", type(data).__name__)
+    (first, like), *rest = ((name, classes_of(data)) for name, data in datamodules.items())
+    for name, facts in rest:
+        where, as_first, count = f"datamodules[{name!r}]", f"as {first!r} has", like["num_classes"]
+        found = f"{facts['num_classes']} ({', '.join(facts['class_names'][:3])} ...)"
+        require(facts["num_classes"] == count, where, f"{count} classes, {as_first}", found)
+        for place, (one, other) in enumerate(zip(like["class_names"], facts["class_names"], strict=True)):
             require(one == other, f"{where}: class_names[{place}]", f"{one!r}, {as_first}", repr(other))
-        same = member.multilabel == like.multilabel
-        require(same, f"{where}: multilabel", f"{like.multilabel}, {as_first}", member.multilabel)
+        same = facts["multilabel"] == like["multilabel"]
+        require(same, f"{where}: multilabel", f"{like['multilabel']}, {as_first}", facts["multilabel"])
 
 
 def check_rest(name: str, given: dict[str, Any], done: dict[str, Any]) -> None:
-    """Raise an InputError if a member's finishing has changed labels, or made several rows of one."""
+    """Raise an InputError if a datamodule's finishing has changed labels, or made several rows of one."""
     before, after = given.get("labels"), done.get("labels")
     same = before is after or (before is not None and after is not None and torch.equal(before, after))
     shared = "no mixup, cutmix, ten_crop, eval_clips or eval_mirrors"
-    expected = f"labels and rows left as they are, as members share them ({shared})"
-    require("example" not in done, f"members[{name!r}]", expected, "several rows of one example")
-    require(same, f"members[{name!r}]", expected, "other labels")
+    expected = f"unchanged labels and rows, as all share them ({shared})"
+    require("example" not in done, f"datamodules[{name!r}]", expected, "several rows of one example")
+    require(same, f"datamodules[{name!r}]", expected, "other labels")

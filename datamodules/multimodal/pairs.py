@@ -20,7 +20,7 @@ class PairSet(Dataset):
         pairs: of each example, a row of each set.
         labels: of each example; None to predict.
         others: of each example, the rows of each set that may stand in its place. If given, each example keeps its row
-            of the first set, and draws those of the other sets anew each time.
+            of the first set, and draws those of the other sets again each time.
         noise: modality -> standard deviation of added white noise, in those of the example's own values.
         seed: of the noise, which is then the same each time; None for other noise each time, of any level up to that.
     """
@@ -78,10 +78,10 @@ def labels_and_names(dataset: Any) -> tuple[list[Any] | None, Sequence[str] | No
             for key in ("labels", "name")
         ]
     labels, names = columns
-    return None if labels is None else [plain(label) for label in labels], names
+    return None if labels is None else [as_ints(label) for label in labels], names
 
 
-def plain(label: Any) -> Any:
+def as_ints(label: Any) -> Any:
     """A label as an int; several, also as a row of zeros and ones, as a tuple of ints."""
     if isinstance(label, Tensor) and label.ndim:
         return tuple(label.nonzero().flatten().tolist())

@@ -4,14 +4,55 @@ Legend: B batch, M points, C features, A = 3 axes: x, y, z.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.base import FARTHEST_POSITION
+from datamodules.common.classes import require_classes
+from perceiver_lightning.errors import require
 
 AXES = "xyz"
+
+
+@dataclass(frozen=True)
+class PointAugment:
+    """What is done to point clouds by chance, in training alone.
+
+    Args:
+        rotate: turn each cloud (and its normals) about the axis up by up to so many degrees either way; 180 for any
+            angle.
+        mirror: mirror each cloud (and its normals) along each level axis, or not, by chance.
+        stretch: [least, greatest] of a random factor for each cloud and axis. Where `normalise` is "box" its lengths
+            change, as `log_size` tells them, while positions are shares of them; elsewhere positions alone.
+        scale_points: [least, greatest] of a random factor for each point; the paper's is [0.99, 1.01].
+        jitter: the standard deviation of noise on each position, cut at 5 of them.
+        drop_points: the greatest share of a cloud's points to leave out; each cloud gets its own share.
+        cutmix: alpha of CutMix of the points of two clouds; 0 for none. Makes labels soft.
+    """
+
+    rotate: float = 0.0
+    mirror: bool = False
+    stretch: list[float] | None = None
+    scale_points: list[float] | None = None
+    jitter: float = 0.0
+    drop_points: float = 0.0
+    cutmix: float = 0.0
+
+    def check(self, facts: dict[str, Any]) -> None:
+        """Raise an InputError that names what is out of its range, or needs classes where the facts have none."""
+        require(0 <= self.rotate <= 180, "rotate", "degrees from 0 to 180", self.rotate)
+        for key in ("jitter", "cutmix"):
+            require(getattr(self, key) >= 0, key, "a number of at least 0", getattr(self, key))
+        require(0 <= self.drop_points < 1, "drop_points", "a share from 0 to below 1", self.drop_points)
+        for key in ("stretch", "scale_points"):
+            scale = getattr(self, key)
+            is_range = scale is None or (len(scale) == 2 and 0 < scale[0] <= scale[1])
+            require(is_range, key, "null, or [least, greatest] above 0", scale)
+        require_classes(facts, cutmix=self.cutmix)
 
 
 def rotate(vectors_BMA: Tensor, angle_B: Tensor, up: int) -> Tensor:

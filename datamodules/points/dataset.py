@@ -1,23 +1,58 @@
 """The dataset that reads and normalises point clouds."""
 
 import os
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import FARTHEST_POSITION, require
-from datamodules.common.cache import Arrays, cached
+from datamodules.base import FARTHEST_POSITION
 from datamodules.common.files import FileSet
 from datamodules.common.splits import Kind, Split
-from datamodules.points.geometry import nearest, shape_context, surface_shape
+from datamodules.points.geometry import Geometry
 from datamodules.points.reading import POINT_EXTENSIONS, Into, choose, frame, read_points
+from perceiver_lightning.errors import require
 
 FARTHEST_READ = 1e15  # well below where squares overflow in float32, 1e19
 
 POINTS = Kind("point clouds", POINT_EXTENSIONS, read_points)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many points of each cloud are taken.
+
+    Args:
+        num_points: the most points of an example, drawn from all that it has: each time in training, else by
+            `sample_seed`. Null for all.
+        eval_points: the most points in evaluation, if other than `num_points`: a Perceiver takes any number, and more
+            tell more.
+        mesh_samples: points that are drawn from the surface of a mesh when it is read; the greater of `num_points` and
+            `eval_points` if not given, or 2048 where `num_points` is null.
+        sample_seed: the seed of both draws.
+    """
+
+    num_points: int | None = 2048
+    eval_points: int | None = None
+    mesh_samples: int | None = None
+    sample_seed: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Points that are drawn from a mesh."""
+        return self.mesh_samples or (max(self.num_points, self.eval_points or 1) if self.num_points else 2048)
+
+    def check(self) -> None:
+        """Raise an InputError that names what is out of its range."""
+        for key in ("num_points", "eval_points", "mesh_samples"):
+            count = getattr(self, key)
+            require(count is None or count >= 1, key, "null, or an integer of at least 1", count)
+        for key in ("num_points", "eval_points"):
+            count = getattr(self, key)
+            require(self.samples >= (count or 1), "mesh_samples", f"null, or at least {count} ({key})", self.samples)
+        require(self.sample_seed >= 0, "sample_seed", "an integer of at least 0", self.sample_seed)
 
 
 class PointSet(FileSet):
@@ -27,11 +62,10 @@ class PointSet(FileSet):
         split: the clouds; its kind opens them with what else `read_points` takes.
         reading: that: features, samples and seed.
         into: what they are normalised into.
-        derived: what is worked out of the positions, as features behind those that are read: `log_size`, `neighbours`,
-            `shape_context` and `up` of `Points`.
-        num_points: the most points of an example; null for all.
+        geometry: what is computed of the positions, as features behind those that are read.
+        up: the axis that points up, 0, 1 or 2.
+        num_points: the most points of an example; None for all.
         seed: of the choice of these points; None for another choice each time.
-        cache_dir: the folder of caches on disk; None to cache in memory, if at all.
     """
 
     def __init__(
@@ -39,55 +73,43 @@ class PointSet(FileSet):
         split: Split,
         reading: dict[str, Any],
         into: Into | None,
-        derived: dict[str, Any],
+        geometry: Geometry,
+        up: int,
         num_points: int | None,
         seed: int | None,
-        cache_dir: Path | None = None,
     ) -> None:
-        super().__init__(split)
+        computed = {
+            "log_size": geometry.log_size,
+            "neighbours": geometry.neighbours or [],
+            "shape_context": geometry.shape_context or [],
+        }
+        super().__init__(split, {"points": {"points": into, **computed, "up": up, **reading}})
         self.reading = reading
         self.into = into
-        self.derived = derived
+        self.geometry = geometry
+        self.up = up
         self.num_points = num_points
         self.seed = seed
-        self.cache_dir = cache_dir
-        self.arrays: Arrays | None = None
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """One cloud, of `num_points` points if it has as many."""
-        points = choose(self.content(row), self.num_points, self.seed)
+        points = choose(self.cloud(row), self.num_points, self.seed)
         return self.example(row, {"points": {"content": points[:, 3:], "positions": points[:, :3]}})
 
-    def content(self, row: int) -> Tensor:
-        """All points of one cloud, from memory or disk if they are there."""
-        # A copy: what is mapped from disk is not to be written on.
-        return super().content(row) if self.arrays is None else torch.tensor(self.arrays[row])
-
-    def read(self, row: int) -> Tensor:
+    def cloud(self, row: int) -> Tensor:
         """All points of one cloud, normalised: float32 (M, 3 + C)."""
-        where = os.path.join(self.split.where, self.split.names[row])
-        return torch.from_numpy(self._load(self.split.items[row], where))
+        points = self.content(row)["points"]
+        return torch.from_numpy(points if points.flags.writeable else points.copy())
 
-    def prepare(self, skip_broken: bool, cache: bool) -> list[str]:
-        """Read all clouds once, as `FileSet.prepare`; on disk where there is a `cache_dir` and they are files."""
-        if self.prepared or not cache or self.cache_dir is None or self.split.kind is not POINTS:
-            return super().prepare(skip_broken, cache)
-        settings = {"points": self.into, **self.derived, **self.reading}
-        title = f"Reading {self.split.kind.name} of {self.split.where}"
-        self.arrays = cached(self.split.items, self._load, settings, title, skip_broken, self.cache_dir)
-        broken = [self.split.names[row] for row in self.arrays.broken]
-        self.split = self.split.take([row for row in range(len(self)) if row not in self.arrays.broken])
-        self.prepared = True
-        return broken
-
-    def _load(self, item: Any, where: str | Path | None = None) -> np.ndarray:
-        """One cloud, normalised; `where` it is from, if not the item itself.
+    def read(self, name: str, row: int) -> np.ndarray:
+        """Read one cloud, and normalise it: float32 (M, 3 + C).
 
         Raises:
             InputError: it cannot be read, or has values that are not finite or lie too far out.
         """
-        where = str(item if where is None else where)
-        points = torch.from_numpy(np.asarray(self.split.kind.open(item, **self.reading), np.float32))
+        where = os.path.join(self.split.where, self.split.names[row])
+        cloud = self.split.kind.open(self.split.items[row], **self.reading)
+        points = torch.from_numpy(np.asarray(cloud, np.float32))
         bad = int((~points.isfinite().all(1)).sum())
         require(bad == 0, where, "finite values", f"NaN or infinity in {bad} of {len(points)} points")
         farthest = points[:, :3].abs().max().item()
@@ -100,16 +122,6 @@ class PointSet(FileSet):
         else:
             zero, reach = frame(positions, self.into)
         positions = positions - zero
-        if self.derived["log_size"] is not None:
-            together = "points that all fall together"
-            require(bool((reach > 0).all()), where, "a cloud with a size, as log_size is given", together)
-            mean, std = self.derived["log_size"]
-            features = torch.cat([features, ((reach.log() - mean) / std).expand(len(positions), -1)], 1)
-        flat, context, up = (self.derived[key] for key in ("neighbours", "shape_context", "up"))
-        shapes = []
-        if flat or context:
-            near = nearest(positions, max(flat + context))
-            shapes += [surface_shape(positions, near[:, :count], up) for count in flat]
-            shapes += [shape_context(positions, near[:, :count]) for count in context]
+        computed = self.geometry.features(positions, reach, self.up, where)
         positions = positions / reach.clamp(min=torch.finfo(reach.dtype).tiny)
-        return torch.cat([positions, features, *shapes], 1).numpy()
+        return torch.cat([positions, features, *computed], 1).numpy()

@@ -6,10 +6,11 @@ from typing import Any
 
 from torchvision.datasets.folder import make_dataset
 
-from datamodules.base import require
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import ClassFolder, Split
 from datamodules.points.base import Points
 from datamodules.points.dataset import POINTS
+from perceiver_lightning.errors import require
 
 
 class PointFolder(Points):
@@ -29,7 +30,7 @@ class PointFolder(Points):
 
     def __init__(self, root: str, num_classes: int | None = None, test_fraction: float = 0.1, **options: Any) -> None:
         self.folder = ClassFolder(root, POINTS, num_classes, test_fraction)
-        super().__init__(self.folder.num_classes, self.folder.class_names, **options)
+        super().__init__(class_facts(self.folder.num_classes, self.folder.class_names), **options)
 
     def find_train(self) -> tuple[Split, Split | None]:
         """The train files, and the validation files if there are any."""

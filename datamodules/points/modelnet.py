@@ -1,4 +1,4 @@
-"""ModelNet's meshes."""
+"""ModelNet, as meshes or as points."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -6,13 +6,14 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from datamodules.base import located, require
+from datamodules.base import located
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split
-from datamodules.points.arrays import ARRAYS, array_split
+from datamodules.points.arrays import ARRAYS, class_split
 from datamodules.points.base import Points
 from datamodules.points.folder import split_in_classes
 from datamodules.points.reading import NORMALS, take_columns
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
 
 MODELNET10 = ["bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet"]
 MODELNET40 = [
@@ -36,7 +37,7 @@ class ModelNet(Points):
     """
 
     def __init__(self, root: str = "ModelNet40", number: Literal[10, 40] = 40, **options: Any) -> None:
-        super().__init__(number, MODELNET10 if number == 10 else MODELNET40, **options)
+        super().__init__(class_facts(number, list(MODELNET10 if number == 10 else MODELNET40)), **options)
         self.folder = located(root)
 
     def find_train(self) -> tuple[Split, None]:
@@ -73,7 +74,7 @@ def hdf5_split(folder: Path, split: str, features: list[str], num_classes: int) 
             what = " and ".join(["data", "label", *(["normal"] if features else [])])
             raise InputError(f"{path}: expected an HDF5 file with {what}, found {error}") from error
         points = take_columns(np.concatenate([arrays[0], *arrays[2:]], -1), features, path)
-        part = array_split(points, arrays[1].reshape(-1), [], path, num_classes)
+        part = class_split(points, arrays[1].reshape(-1), [], path, num_classes)
         clouds += part.items
         labels += part.labels or []
         names += [f"{path.name}/{name}" for name in part.names]

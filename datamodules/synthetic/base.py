@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.base import require
 from datamodules.common.splits import Kind, Split
+from perceiver_lightning.errors import require
 
 SIZES = (8000, 1000, 2000)
 SPLITS = ("train", "val", "test")

@@ -1,4 +1,4 @@
-"""Films with sound."""
+"""Generated films with sound."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ import torch
 
 from datamodules.audio.reading import FULL_SCALE
 from datamodules.audio.spectrogram import LogMel, normalise
-from datamodules.base import DataModule
+from datamodules.base import STAGE_SPLITS, DataModule
+from datamodules.common.classes import class_facts
 from datamodules.common.patches import patches
 from datamodules.common.splits import Kind
 from datamodules.synthetic.base import SIZES, check_sizes, made
@@ -47,10 +48,9 @@ class Moving(DataModule):
                     ("audio", 1, sound, self.sound_patch),
                 )
             },
-            num_classes=4,
-            class_names=[f"{way} {tone}" for way in WAYS for tone in ("rising", "falling")],
             batch_size=batch_size,
             num_workers=num_workers,
+            **class_facts(4, [f"{way} {tone}" for way in WAYS for tone in ("rising", "falling")]),
         )
         self.mel = mel
         self.seed = seed
@@ -58,7 +58,7 @@ class Moving(DataModule):
 
     def setup(self, stage: str) -> None:
         """Draw the splits that the stage needs."""
-        for split in {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]:
+        for split in STAGE_SPLITS[stage]:
             if getattr(self, f"{split}_set") is not None:
                 continue
             examples = self._examples("test" if split == "predict" else split)
@@ -85,7 +85,7 @@ class Moving(DataModule):
             rising_or_falling = TONES.index("rising") + labels % 2
             return list(zip(films, draw_tones(rng, rising_or_falling, self.samples, self.sample_rate), strict=True))
 
-        split_ = made(split, self, Kind("films", (), tuple), draw)
+        films = made(split, self, Kind("films", (), tuple), draw)
         return [
             {
                 "inputs": {
@@ -95,5 +95,5 @@ class Moving(DataModule):
                 "labels": label,
                 "name": name,
             }
-            for (film, sound), label, name in zip(split_.items, split_.labels or [], split_.names, strict=True)
+            for (film, sound), label, name in zip(films.items, films.labels or [], films.names, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Images of shapes."""
+"""Generated images of shapes."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datamodules.base import require
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split
 from datamodules.image.base import Images
 from datamodules.image.dataset import ImageSet
 from datamodules.image.reading import IMAGES
 from datamodules.synthetic.base import SIZES, check_sizes, made
 from datamodules.synthetic.generate import SHAPES, draw_shapes
+from perceiver_lightning.errors import require
 
 
 class Shapes(Images):
@@ -36,7 +37,7 @@ class Shapes(Images):
     ) -> None:
         check_sizes(sizes)
         require(size is not None, "size", "an int or [height, width]", "null")
-        super().__init__(len(SHAPES), list(SHAPES), size=size, channels=channels, **options)
+        super().__init__(class_facts(len(SHAPES), list(SHAPES)), size=size, channels=channels, **options)
         self.seed = seed
         self.sizes = sizes
 
@@ -52,7 +53,7 @@ class Shapes(Images):
         """As all images have it; those that are generated are in memory."""
         images = super().make_set(split, training)
         if split.where == "generated":
-            images.cached, images.prepared = torch.from_numpy(np.stack(split.items)), True
+            images.images, images.prepared = torch.from_numpy(np.stack(split.items)), True
         return images
 
     def _made(self, split: str) -> Split:

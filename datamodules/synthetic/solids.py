@@ -1,14 +1,16 @@
-"""Points of solids."""
+"""Generated points of solids."""
 
 from typing import Any
 
-from datamodules.base import require
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split
 from datamodules.points.arrays import ARRAYS
 from datamodules.points.base import Points
+from datamodules.points.dataset import Sampling
 from datamodules.points.reading import Into
 from datamodules.synthetic.base import SIZES, check_sizes, made
 from datamodules.synthetic.generate import SOLIDS, draw_solids
+from perceiver_lightning.errors import require
 
 
 class Solids(Points):
@@ -17,8 +19,8 @@ class Solids(Points):
     Args:
         seed: of the points.
         sizes: examples of train, validation and test.
-        num_points: of each solid.
-        normalise: as all point clouds have it; null leaves sizes and places as they are.
+        sampling: as all point clouds have it; its `num_points` are made of each solid.
+        normalise: as all point clouds have it; null leaves sizes and places unchanged.
         resolution: as all point clouds have it: twice the highest frequency.
         options: as all point clouds have them, but no features.
     """
@@ -27,7 +29,7 @@ class Solids(Points):
         self,
         seed: int = 0,
         sizes: tuple[int, int, int] = SIZES,
-        num_points: int = 256,
+        sampling: Sampling = Sampling(num_points=256),
         normalise: Into | None = None,
         resolution: int = 16,
         **options: Any,
@@ -35,7 +37,11 @@ class Solids(Points):
         check_sizes(sizes)
         require(not options.get("features"), "features", "none, as solids have bare points", options.get("features"))
         super().__init__(
-            len(SOLIDS), list(SOLIDS), num_points=num_points, normalise=normalise, resolution=resolution, **options
+            class_facts(len(SOLIDS), list(SOLIDS)),
+            sampling=sampling,
+            normalise=normalise,
+            resolution=resolution,
+            **options,
         )
         self.seed = seed
         self.sizes = sizes

@@ -1,4 +1,4 @@
-"""Sounds that rise and fall."""
+"""Generated sounds that rise and fall."""
 
 from typing import Any
 
@@ -6,7 +6,9 @@ import numpy as np
 
 from datamodules.audio.base import Audio
 from datamodules.audio.dataset import ClipSet
+from datamodules.audio.spectrogram import Spectrogram
 from datamodules.common.cache import Arrays
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split
 from datamodules.synthetic.base import SIZES, check_sizes, made
 from datamodules.synthetic.generate import TONES, draw_tones
@@ -18,11 +20,9 @@ class Tones(Audio):
     Args:
         seed: of the sounds.
         sizes: examples of train, validation and test.
-        seconds: as all sound has it, and so the next five.
+        seconds: as all sound has it, and so the next two.
         sample_rate: see there.
-        mels: see there; null for the waveform.
-        window: see there.
-        hop: see there.
+        spectrogram: see there.
         options: see there.
     """
 
@@ -32,20 +32,15 @@ class Tones(Audio):
         sizes: tuple[int, int, int] = SIZES,
         seconds: float = 0.25,
         sample_rate: int = 8000,
-        mels: int | None = 32,
-        window: int = 256,
-        hop: int = 64,
+        spectrogram: Spectrogram = Spectrogram(mels=32, window=256, hop=64),
         **options: Any,
     ) -> None:
         check_sizes(sizes)
         super().__init__(
-            len(TONES),
-            list(TONES),
+            class_facts(len(TONES), list(TONES)),
             seconds=seconds,
             sample_rate=sample_rate,
-            mels=mels,
-            window=window,
-            hop=hop,
+            spectrogram=spectrogram,
             **options,
         )
         self.seed = seed
@@ -64,7 +59,7 @@ class Tones(Audio):
         clips = super().make_set(split, training)
         if split.where == "generated":
             ends = np.arange(len(split.items) + 1) * self.length
-            clips.arrays, clips.prepared = Arrays(np.concatenate(split.items), ends, {}), True
+            clips.arrays, clips.prepared = {"audio": Arrays(np.concatenate(split.items), ends, {})}, True
         return clips
 
     def _made(self, split: str) -> Split:

@@ -5,7 +5,6 @@ Legend: T pictures or samples, H height, W width, C channels.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.audio.reading import piece
-from datamodules.common.cache import Arrays, cached
 from datamodules.common.collate import LATER
 from datamodules.common.files import FileSet
 from datamodules.common.splits import Split
-from perceiver_lightning.errors import InputError
 
 
 def cut_pictures(pictures: np.ndarray, start: float, shift: float, fps: float, frames: int, seconds: float) -> Any:
@@ -70,8 +67,6 @@ class VideoSet(FileSet):
         training: whether the clip is a random one; else they are evenly spread, a single one in the middle.
         shift: seconds by which a clip of the training split is moved either way, at most.
         clips: of each file, in evaluation.
-        num_classes: of several labels, which become (num_classes,); None for one label.
-        cache_dir: the folder of caches on disk; None to cache in memory, if at all.
         finish: what is done to an example last, which has its name.
     """
 
@@ -83,25 +78,19 @@ class VideoSet(FileSet):
         training: bool,
         shift: float = 0.0,
         clips: int = 1,
-        num_classes: int | None = None,
-        cache_dir: Path | None = None,
         finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(split)
+        super().__init__(split, {name: {"track": name, **track.decode.keywords} for name, track in tracks.items()})
         self.tracks = tracks
         self.seconds = seconds
         self.training = training
         self.shift = shift
         self.clips = clips
-        self.num_classes = num_classes
-        self.cache_dir = cache_dir
         self.finish = finish
-        self.arrays: dict[str, Arrays] = {}
-        self.rows: dict[str, list[int]] = {}  # of each example in the arrays, which lack what was broken
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """The clip of one file, or its clips."""
-        whole = self._decoded(row)
+        whole = self.content(row)
         length = max(len(array) / self.tracks[name].rate for name, array in whole.items())
         spare = max(0.0, length - self.seconds)
         drawn, moved = torch.rand(2).tolist() if self.training else (0.5, 0.5)
@@ -120,54 +109,11 @@ class VideoSet(FileSet):
                 part = _stacked(clips) if len(clips) > 1 else {"content": torch.from_numpy(clips[0])}
                 inputs[name] = {**part, "positions": LATER}
         example = self.example(row, inputs)
-        if self.num_classes is not None and "labels" in example:
-            labels = torch.zeros(self.num_classes)
-            labels[list(example["labels"])] = 1
-            example["labels"] = labels
         return example if self.finish is None else self.finish(example)
 
-    def read(self, row: int) -> Tensor:
-        """Decode one file; its first track."""
-        return torch.tensor(next(iter(self._decoded(row).values())))
-
-    def prepare(self, skip_broken: bool, cache: bool) -> list[str]:
-        """Decode all files once, as `FileSet.prepare`; if they are cached, one array a track, in memory or on disk."""
-        if self.prepared or not cache:
-            return super().prepare(skip_broken, cache=False)
-        for name, track in self.tracks.items():
-            title = f"Decoding {name} of {self.split.where}"
-            settings = {"track": name, **track.decode.keywords}
-            self.arrays[name] = cached(self.split.items, track.decode, settings, title, skip_broken, self.cache_dir)
-        whole = range(len(self))
-        # An array has a place for each file but for those that it found broken.
-        places = {
-            name: dict(zip([row for row in whole if row not in arrays.broken], range(len(arrays)), strict=True))
-            for name, arrays in self.arrays.items()
-        }
-        kept = []
-        for row in whole:
-            if all(row in places[name] for name in places):
-                if any(len(arrays[places[name][row]]) for name, arrays in self.arrays.items()):
-                    kept.append(row)
-                elif not skip_broken:
-                    raise self._nothing(row)
-        broken = [self.split.names[row] for row in sorted(set(whole) - set(kept))]
-        self.rows = {name: [places[name][row] for row in kept] for name in places}
-        self.split = self.split.take(kept)
-        self.prepared = True
-        return broken
-
-    def _decoded(self, row: int) -> dict[str, np.ndarray]:
-        """All that there is of one file."""
-        if self.arrays:
-            return {name: arrays[self.rows[name][row]] for name, arrays in self.arrays.items()}
-        whole = {name: track.decode(self.split.items[row]) for name, track in self.tracks.items()}
-        if not any(map(len, whole.values())):
-            raise self._nothing(row)
-        return whole
-
-    def _nothing(self, row: int) -> InputError:
-        return InputError(f"{self.split.items[row]}: expected {' or '.join(self.tracks)}, found a file without")
+    def read(self, name: str, row: int) -> np.ndarray:
+        """Decode one track of one file: (T, *tail), T = 0 if it has none."""
+        return self.tracks[name].decode(self.split.items[row])
 
 
 def _stacked(clips: list[np.ndarray]) -> dict[str, Tensor]:

@@ -63,20 +63,20 @@ def decode_pictures(
             centre_crop,
             centre,
         )
-        shown: Any = None
+        current: Any = None
         end = 0.0
 
         def keep_until(time: float) -> None:
             missing = ceil(round(time * fps - 0.5, 6)) - len(kept)
             if missing > 0:
-                kept.extend([resize(shown)] * missing)
+                kept.extend([resize(current)] * missing)
 
         for frame in _frames(container, stream, str(path)):
             time = (frame.time or 0.0) - zero
-            if shown is not None:  # the first one stands for what is before it, too
+            if current is not None:  # the first one stands for what is before it, too
                 keep_until(time)
-            shown, end = frame, time + _length(frame, stream)
-        if shown is not None:
+            current, end = frame, time + _length(frame, stream)
+        if current is not None:
             keep_until(max(end, 1 / fps))
     return np.stack(kept) if kept else np.empty((0, *size, channels), np.uint8)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split
 from datamodules.common.tables import Table
 from datamodules.video.base import Video
@@ -53,10 +54,7 @@ class VideoTable(Video):
             num_classes,
         )
         super().__init__(
-            num_classes=self.table.num_classes,
-            class_names=self.table.class_names,
-            multilabel=label_separator is not None,
-            **options,
+            class_facts(self.table.num_classes, self.table.class_names, label_separator is not None), **options
         )
 
     def find_train(self) -> tuple[Split, Split | None]:

@@ -1,0 +1,33 @@
+"""The facts of data sets that have classes."""
+
+from typing import Any
+
+from datamodules.base import is_int
+from perceiver_lightning.errors import require
+
+
+def class_facts(num_classes: int, class_names: list[str] | None = None, multilabel: bool = False) -> dict[str, Any]:
+    """`num_classes`, `class_names` and `multilabel`, checked: what tasks of classification ask for.
+
+    Args:
+        num_classes: number of classes.
+        class_names: their names; "0", "1", ... if not given.
+        multilabel: whether an example may have several classes (or none).
+
+    Raises:
+        InputError: one of them is not of this form.
+    """
+    require(is_int(num_classes, 1), "num_classes", "an integer of at least 1", num_classes)
+    class_names = [str(k) for k in range(num_classes)] if class_names is None else class_names
+    are_strings = isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)
+    require(are_strings, "class_names", "a list of strings", class_names)
+    require(len(class_names) == num_classes, "class_names", f"{num_classes} names (num_classes)", len(class_names))
+    require(isinstance(multilabel, bool), "multilabel", "true or false", multilabel)
+    return {"num_classes": num_classes, "class_names": class_names, "multilabel": multilabel}
+
+
+def require_classes(facts: dict[str, Any], **options: Any) -> None:
+    """Raise an InputError that names the first of these options that is given though there are no classes."""
+    for key, value in options.items():
+        off = "false" if isinstance(value, bool) else 0
+        require(not value or "num_classes" in facts, key, f"{off}, as examples have no classes", value)

@@ -1,0 +1,96 @@
+"""Arrays of point clouds with numbers to predict."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.common.splits import Split, cut
+from datamodules.points.arrays import ARRAYS, ArrayFiles, array_split, load_clouds
+from datamodules.points.base import Points
+from datamodules.points.reading import load_arrays
+from perceiver_lightning.errors import require
+
+
+class PointTargets(Points):
+    """One npz a split, or one in all, which is then split by seed; as `PointArrays`, but with numbers for labels.
+
+        points    (N, M, 3), or (N, M, 3 + C) with the features behind
+        features  (N, M, C), optional, if they are apart
+        ids       (N,) strings, optional: the names of the clouds
+        the arrays that `targets` names, (N,) numbers each
+
+    A batch has them as `targets`, float32 (B, T), in their own units. The facts have their mean and their standard
+    deviation in train, without what is cut off for validation; 0 and 1 where the files are absent.
+
+    Args:
+        root: an npz, or a folder with `train.npz`, `test.npz` and perhaps `val.npz`; from here or below the folder of
+            all data.
+        targets: the names of the arrays of numbers.
+        test_fraction: share that is cut off for test where there is one npz in all.
+        val_fraction: as all files have it, and so the next.
+        split_seed: see there.
+        options: as all point clouds have them.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        targets: list[str],
+        test_fraction: float = 0.1,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        **options: Any,
+    ) -> None:
+        require(len(targets) > 0 and len(set(targets)) == len(targets), "targets", "names that differ", targets)
+        self.targets = targets
+        mean, std = [0.0] * len(targets), [1.0] * len(targets)
+        # The numbers alone: clouds are read in `setup`, and cut in the same places.
+        numbers = ArrayFiles(root, test_fraction, self._load_numbers)
+        if numbers.file("train").is_file():
+            train, val = numbers.find_train(split_seed)
+            if val is None:
+                train, _ = cut(train, val_fraction, split_seed, "val_fraction")
+            values_NT = torch.stack(list(train.labels or [])).double()
+            mean = values_NT.mean(0).tolist()
+            std = [value or 1.0 for value in values_NT.std(0, correction=0).tolist()]
+        facts = {"num_targets": len(targets), "target_names": targets, "target_mean": mean, "target_std": std}
+        super().__init__(facts, val_fraction=val_fraction, split_seed=split_seed, **options)
+        self.files = ArrayFiles(root, test_fraction, self._load)
+
+    def find_train(self) -> tuple[Split, Split | None]:
+        """The clouds of train, and those of validation if they have an npz."""
+        return self.files.find_train(self.split_seed)
+
+    def find_test(self) -> Split:
+        """The clouds of test."""
+        return self.files.find_test(self.split_seed)
+
+    def _load(self, path: Path) -> Split:
+        points, arrays = load_clouds(path, self.features, self.targets)
+        numbers = self._numbers(path, arrays)
+        require(len(numbers) == len(points), f"{path}, {self.targets[0]}", f"{len(points)} numbers", len(numbers))
+        names = [str(name) for name in arrays.get("ids", [])]
+        return array_split(points, numbers, names, path, **self._columns(numbers))
+
+    def _load_numbers(self, path: Path) -> Split:
+        numbers = self._numbers(path, load_arrays(path, self.targets))
+        rows = range(len(numbers))
+        return Split(rows, [str(row) for row in rows], numbers, str(path), ARRAYS, **self._columns(numbers))
+
+    def _columns(self, numbers: list[Tensor]) -> dict[str, Any]:
+        """What splits of numbers have beside those of classes: their key in a batch, and no shares for cuts to keep."""
+        return {"target": "targets", "strata": [0] * len(numbers)}
+
+    def _numbers(self, path: Path, arrays: dict[str, np.ndarray]) -> list[Tensor]:
+        """The targets of each cloud, float32 (T,)."""
+        first = arrays[self.targets[0]]
+        for name in self.targets:
+            values, where = arrays[name], f"{path}, {name}"
+            are_numbers = values.ndim == 1 and values.dtype.kind in "fiu" and bool(np.isfinite(values).all())
+            require(are_numbers, where, "finite numbers (N,)", f"{values.dtype} {values.shape}")
+            require(len(values) == len(first), where, f"{len(first)}, as {self.targets[0]}", len(values))
+        columns = [arrays[name].astype(np.float32) for name in self.targets]
+        return list(torch.from_numpy(np.stack(columns, 1)))
