@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-import datamodules
-from perceiver_lightning.cli.classes import fields, find_class
+from perceiver_lightning.cli.classes import LAZY, fields, find_class, known_classes
 
 # Of one class: the name before, the name now.
 RENAMED = {"Paired": {"members": "datamodules"}}
@@ -89,7 +88,7 @@ class Translation:
                 now.append(key)
                 continue
             known = fields(own)
-            key = RENAMED.get(own.__name__, {}).get(key, key)
+            key = key if key in known else RENAMED.get(own.__name__, {}).get(key, key)
             groups = [name for name in known if name.split(".")[1:] == [key]]
             now += groups[0].split(".") if key not in known and len(groups) == 1 else [key]
             kind = known.get(key)
@@ -109,13 +108,14 @@ def as_cache(value: Any, kind: Any) -> Any:
 
 def class_path(name: str) -> str:
     """Where a class of this project is now; any other text unchanged."""
-    found = re.fullmatch(r"(datamodules|perceiver_lightning)\.(?:\w+\.)*(\w+)", name)
+    found = re.fullmatch(r"(?:datamodules|perceiver_lightning)\.(?:\w+\.)*(\w+)", name)
     if not found:
         return name
-    if found[1] == "datamodules":
-        return f"datamodules.{found[2]}" if found[2] in datamodules.__all__ else name
+    for package in LAZY.values():
+        if name.startswith(f"{package.__name__}.") and found[1] in package.__all__:
+            return f"{package.__name__}.{found[1]}"
     try:
-        getattr(import_module(name.rpartition(".")[0]), found[2])
+        getattr(import_module(name.rpartition(".")[0]), found[1])
     except (ImportError, AttributeError):
-        return found[2]  # known by its short name
+        return found[1] if found[1] in known_classes("logger") + known_classes("callbacks") else name
     return name
