@@ -1,4 +1,4 @@
-"""What a cross-attend costs, dense and separable, over shapes: where the prices in `model/separable.py` are from.
+"""What a cross-attend costs, dense and separable, over shapes: where the prices in `kernels/costs.py` are from.
 
     python -m benchmarks.attention_costs [--out FILE]
 
@@ -21,11 +21,12 @@ from rich.progress import track
 from scipy.optimize import nnls
 
 from benchmarks.machine import machine
-from perceiver_lightning.kernels import cpu as grid_attention
-from perceiver_lightning.kernels.costs import PRICES, channels_of, dense_work, is_cheaper, separable_work
+from perceiver_lightning.kernels.costs import PRICES, CrossAttendSize, dense_work, is_compiled, separable_work
+from perceiver_lightning.kernels.cpu import COMPILER
+from perceiver_lightning.kernels.dispatch import use_backend
 from perceiver_lightning.model.attention import CrossAttend, Dense
 from perceiver_lightning.model.inputs import InputArray, Inputs
-from perceiver_lightning.model.separable import Separable
+from perceiver_lightning.model.separable import Separable, is_cheaper, size_of
 
 FORM = ("batch", "grid", "channels", "latents", "heads", "width", "bands")  # width: of keys, and of values
 SHAPES: list[tuple[int, list[int], int, int, int, int, int]] = [
@@ -111,24 +112,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/attention_costs.json"))
     args = parser.parse_args()
-    if grid_attention.COMPILER is None:
+    if COMPILER is None:
         parser.error("expected a C++ compiler, found none: prices are with and without one")
     torch.set_num_threads(1)
     about = machine()
     rows: list[dict[str, Any]] = [dict(zip(FORM, shape, strict=True)) for shape in SHAPES]
     for row in track(rows, "Measuring"):
-        (part,) = input_array(row).parts
-        sizes = (row["latents"], row["heads"], 2 * row["width"])
-        row["work"] = {"dense": dense_work(part, *sizes), "separable": separable_work(part, *sizes)}
-        logits = row["batch"] * int(row["work"]["dense"]["logits"])
-        row["compiled"] = grid_attention.is_compiled(channels_of(part), logits, "cpu")
+        part = size_of(input_array(row).parts[0])
+        cross = CrossAttendSize(row["batch"], row["latents"], row["heads"], 2 * row["width"])
+        row["work"] = {"dense": dense_work(part, cross), "separable": separable_work(part, cross)}
+        row["compiled"] = is_compiled(part, cross, "cpu")
         row["seconds"] = {
             kind + dtype: seconds_of(kind, bf16, row)
             for kind, (dtype, bf16) in itertools.product(("dense", "separable"), (("", False), (", bfloat16", True)))
         }
-        compiled, grid_attention.compiled = grid_attention.compiled, lambda *_: None
-        row["seconds"]["separable, no compiler"] = seconds_of("separable", False, row)
-        grid_attention.compiled = compiled
+        with use_backend("torch"):
+            row["seconds"]["separable, no compiler"] = seconds_of("separable", False, row)
     compiled_rows = [row for row in rows if row["compiled"]]
     prices = {name: fit(compiled_rows if name == "separable" else rows, name) for name in PRICES["cpu"]}
     of_latents = {name: found.pop("latents") for name, found in prices.items()}

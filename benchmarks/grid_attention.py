@@ -115,18 +115,15 @@ def build(
 
 
 def use_rival(rival: str) -> None:
-    """Put the rival's way of attending, or of going without a compiler, in the place of ours."""
-    from perceiver_lightning.kernels import cpu as grid_attention
-    from perceiver_lightning.model import attention
+    """Put the rival's way of dense attention in the place of ours."""
+    from perceiver_lightning.kernels import plain_attention
 
     if rival.endswith("not padded"):
-        attention.to_multiple_of_8 = lambda x: x
+        plain_attention.to_multiple_of_8 = lambda x: x
     if rival.startswith("dense, fused"):
-        attention.PLAIN_LOGITS = {}
+        plain_attention.PLAIN_LOGITS = {}
     elif rival.startswith("dense, plain"):
-        attention.PLAIN_LOGITS = dict.fromkeys(attention.PLAIN_LOGITS, sys.maxsize)
-    elif rival == "no compiler":
-        grid_attention.compiled = lambda *_: None
+        plain_attention.PLAIN_LOGITS = dict.fromkeys(plain_attention.PLAIN_LOGITS, sys.maxsize)
 
 
 def network(rival: str, model: str, kind: str, content: torch.Tensor) -> tuple[nn.Module, Callable[[], torch.Tensor]]:
@@ -388,8 +385,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.one:
+        from perceiver_lightning.kernels.dispatch import use_backend
+
         work, rival = args.one
-        print(json.dumps(measure(rival, WORKS[work][0], args.for_memory, args.quick)))
+        with use_backend("torch" if rival == "no compiler" else None):
+            print(json.dumps(measure(rival, WORKS[work][0], args.for_memory, args.quick)))
         return
     about = machine()  # before results are written, for these are changes too
     works = QUICK if args.quick else args.only or list(WORKS)

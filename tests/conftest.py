@@ -10,15 +10,6 @@ from command_line import TINY
 from image_files import write_images
 
 from perceiver_lightning.cli import main
-from perceiver_lightning.kernels import cpu
-
-
-@pytest.fixture(scope="module")
-def compiled_at_any_size():
-    """C++ for examples too small for it to pay."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "LEAST_COMPILED_LOGITS", 0)
-        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def first_order(function: Callable[..., Any], *given: Any) -> Any:
-    """What a function gives that reckons gradients and has none itself: asking for them is refused in words.
+    """Call a hand-written backward function; differentiating through it raises a clear error.
 
     Under torch.compile torch refuses by itself, and cannot trace one Function within another.
     """
@@ -23,7 +23,7 @@ class FirstOrder(torch.autograd.Function):
 
     @staticmethod
     def forward(function: Callable[..., Any], *given: Any) -> Any:
-        """What the function gives."""
+        """What the function returns."""
         return function(*given)
 
     @staticmethod
@@ -32,7 +32,7 @@ class FirstOrder(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        """Refused."""
+        """Always an error."""
         raise NotImplementedError("attention has no second-order gradients: expected a first-order backward pass")
 
 

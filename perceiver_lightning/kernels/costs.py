@@ -1,12 +1,11 @@
-"""Which attention costs less: the work of each, and what a unit of it takes."""
+"""Which attention costs less: the work of each, and what a unit of it takes. On plain numbers: nothing is computed."""
 
-import torch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from perceiver_lightning.kernels.common import kind_of_device
-from perceiver_lightning.kernels.cpu import is_compiled
-from perceiver_lightning.model.inputs import InputArray, Part
+from perceiver_lightning.kernels import cpu, dispatch
 
-DENSE_BYTES = 4 * 2**30  # keys and values beyond this are not laid out on any device, if that can be avoided
+DENSE_BYTES = 4 * 2**30  # keys and values beyond this are not materialised on any device, if that can be avoided
 
 # Nanoseconds on one core, forward and backward, of each unit of work below, by kind of device: what
 # `python -m benchmarks.attention_costs` found. On other kinds nothing was measured.
@@ -26,59 +25,94 @@ PRICES = {
 }  # fmt: skip
 
 
-def is_cheaper(inputs: InputArray, latents: int, heads: int, qk_width: int, v_width: int) -> bool:
-    """Whether separable attention costs less than dense, for cross-attends of this form, in the dtype that autocast
-    gives the dense one.
+@dataclass(frozen=True)
+class PartSize:
+    """What the price of attending to one part of an input array depends on.
+
+    Attributes:
+        elements: places of its grid.
+        width: channels of the input array, positions included.
+        channels: channels that `grid_attention` gets.
+        tables: numbers in the tables of all its axes.
+    """
+
+    elements: int
+    width: int
+    channels: int
+    tables: int
+
+
+@dataclass(frozen=True)
+class CrossAttendSize:
+    """What the price of a cross-attend depends on, beside the input array.
+
+    Attributes:
+        batch: examples.
+        latents: N.
+        heads: number of heads.
+        width: of keys and values together, over all heads.
+    """
+
+    batch: int
+    latents: int
+    heads: int
+    width: int
+
+
+def separable_is_cheaper(parts: Sequence[PartSize], cross: CrossAttendSize, device: str, itemsize: int) -> bool:
+    """Whether separable attention costs less than dense.
 
     `PRICES` tell which is cheaper, not how long it takes: what either does for each latent is not in them. On a kind of
     device that was not measured, dense is taken unless its keys and values would take more than DENSE_BYTES.
+
+    Args:
+        parts: of the input array.
+        cross: the cross-attend.
+        device: kind of device, such as "cpu".
+        itemsize: bytes of one number in the dtype of the dense attention.
     """
-    content, width = inputs.parts[0].content, qk_width + v_width
-    batch, device = content.shape[0], kind_of_device(content)
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    itemsize = (torch.get_autocast_dtype(device) if autocast else content.dtype).itemsize
-    if batch * sum(part.content.shape[1:-1].numel() for part in inputs.parts) * width * itemsize > DENSE_BYTES:
+    if cross.batch * sum(part.elements for part in parts) * cross.width * itemsize > DENSE_BYTES:
         return True
     if device not in PRICES:
         return False
+    prices = PRICES[device]
     dense = separable = 0.0
-    for part in inputs.parts:
-        prices = PRICES[device]["dense, bfloat16" if itemsize == 2 else "dense"]
-        work = dense_work(part, latents, heads, width)
-        dense += sum(prices[name] * amount for name, amount in work.items())
-        logits = batch * latents * heads * part.content.shape[1:-1].numel()
-        compiled = is_compiled(channels_of(part), logits, device)
-        prices = PRICES[device]["separable" if compiled else "separable, no compiler"]
-        work = separable_work(part, latents, heads, width)
-        separable += sum(prices[name] * amount for name, amount in work.items())
+    for part in parts:
+        dense += price(dense_work(part, cross), prices["dense, bfloat16" if itemsize == 2 else "dense"])
+        kind = "separable" if is_compiled(part, cross, device) else "separable, no compiler"
+        separable += price(separable_work(part, cross), prices[kind])
     return separable < dense
 
 
-def dense_work(part: Part, latents: int, heads: int, width: int) -> dict[str, float]:
+def price(work: Mapping[str, float], prices: Mapping[str, float]) -> float:
+    """Nanoseconds of some work."""
+    return sum(prices[name] * amount for name, amount in work.items())
+
+
+def is_compiled(part: PartSize, cross: CrossAttendSize, device: str) -> bool:
+    """Whether C++ attends to this part, as far as can be said without compiling."""
+    logits = cross.batch * cross.latents * cross.heads * part.elements
+    return dispatch.choose(part.channels, logits, device) == "cpu" and cpu.COMPILER is not None
+
+
+def dense_work(part: PartSize, cross: CrossAttendSize) -> dict[str, float]:
     """Of one example: entries of the input array, products for keys and values, products with those, logits."""
-    elements = part.content.shape[1:-1].numel()
     return {
-        "array": elements * part.width,
-        "projections": elements * part.width * width,
-        "products": elements * latents * width,
-        "logits": elements * latents * heads,
+        "array": part.elements * part.width,
+        "projections": part.elements * part.width * cross.width,
+        "products": part.elements * cross.latents * cross.width,
+        "logits": part.elements * cross.latents * cross.heads,
     }
 
 
-def separable_work(part: Part, latents: int, heads: int, width: int) -> dict[str, float]:
+def separable_work(part: PartSize, cross: CrossAttendSize) -> dict[str, float]:
     """Of one example: products that absorb the keys' weights (once for all parts, in truth), elements, logits, products
     for them, products with the axes' tables."""
-    elements, queries = part.content.shape[1:-1].numel(), latents * heads
+    queries = cross.latents * cross.heads
     return {
-        "absorbing": latents * part.width * width,
-        "elements": elements,
-        "logits": elements * queries,
-        "logits x channels": elements * queries * channels_of(part),
-        "axes": queries * sum(table.shape[-2:].numel() for table in part.tables),
+        "absorbing": cross.latents * part.width * cross.width,
+        "elements": part.elements,
+        "logits": part.elements * queries,
+        "logits x channels": part.elements * queries * part.channels,
+        "axes": queries * part.tables,
     }
-
-
-def channels_of(part: Part) -> int:
-    """How many channels `grid_attention` gets: content, what is free of a grid, the mean, the mask."""
-    features = 0 if part.features is None else part.features.shape[-1]
-    return part.content.shape[-1] + features + 1 + (part.mask is not None)

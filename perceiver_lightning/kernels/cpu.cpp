@@ -1,4 +1,4 @@
-// grid_attention on a CPU: see grid_attention.py, which compiles this for one REAL (float, double) and one CHANNELS (K).
+// grid_attention on a CPU: see grid_attention.py. cpu.py compiles it for one REAL (float, double), one CHANNELS (K).
 //
 // The threads share out the queries. A thread takes a few queries (CHUNK) through the grid, a block of ROWS at a time,
 // so that the block's content stays in the cache for all of them; logits exist for one query and one block only.

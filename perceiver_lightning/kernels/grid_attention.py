@@ -1,11 +1,11 @@
-"""Softmax attention over a grid whose logits are separable: the inner step of `separable.py`.
+"""Softmax attention over a grid whose logits are separable: the inner step of `model/separable.py`.
 
 For every query, with a = softmax over all (i, j) of
 
     logit(i, j) = queries . content(:, i, j) + scale(i, j) * (rows(i) + columns(j))
 
 it returns the sums that are all that attention needs of a grid, and no array has an entry for each logit (but rows or
-columns have where the other is a single one: `separable.py` cuts such grids into pieces):
+columns have where the other is a single one: `model/separable.py` cuts such grids into pieces):
 
     sums         sum_ij a(i, j) content(:, i, j)
     row_sums     sum_j  a(i, j) scale(i, j)
@@ -18,10 +18,7 @@ times value over all that was returned, d_logit = a (g - mean + d_log_sums); eve
 Where one element has nearly all the weight its g is nearly the mean, and their difference is lost to rounding. But the
 sum of all d_logit is d_log_sums, so what is found beyond it is that rounding, and is taken back.
 
-Two implementations of the same walk: torch operations for every device, and C++ for CPUs (`grid_attention.cpp`),
-compiled at first use, in about a second, by the compiler that is there. It is many times faster, as a block's logits
-never leave the cache. Without a compiler, for more than 16 channels, or for so few logits that it would take some
-thousand steps to win that second back, the torch operations run.
+The same walk runs on several backends: see `dispatch.py`.
 
 Legend of shapes: B batch, R queries (of all heads), K content channels, I rows and J columns of the grid.
 """
@@ -33,13 +30,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from perceiver_lightning.kernels.common import first_order
-from perceiver_lightning.kernels.cpu import compiled
-from perceiver_lightning.kernels.torch_blocks import (
-    attend_by_blocks,
-    by_examples,
-    content_gradients_by_blocks,
-    gradients_by_blocks,
-)
+from perceiver_lightning.kernels.dispatch import backend_for
 
 
 def grid_attention(
@@ -63,7 +54,7 @@ def grid_attention(
     """
     if queries.ndim != 3 or queries.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"queries are {tuple(queries.shape)} of {queries.dtype}: expected (B, R, K) of float32 or float64"
+            f"queries: expected (B, R, K) of float32 or float64, found {tuple(queries.shape)} of {queries.dtype}"
         )
     given = {"queries": queries, "rows": rows, "columns": columns, "content": content, "scale": scale}
     (batch, count, channels), size_I, size_J = queries.shape, rows.shape[-1], columns.shape[-1]
@@ -71,9 +62,9 @@ def grid_attention(
         (batch, count, channels), (batch, count, size_I), (batch, count, size_J),
         (batch, channels, size_I, size_J), (batch, size_I, size_J),
     )  # fmt: skip
-    for (name, x), shape in zip(given.items(), shapes, strict=True):  # C++ reads what these say is there
+    for (name, x), shape in zip(given.items(), shapes, strict=True):  # a backend reads what these say is there
         if x.shape != shape or x.dtype != queries.dtype:
-            raise ValueError(f"{name} are {tuple(x.shape)} of {x.dtype}: expected {shape} of {queries.dtype}")
+            raise ValueError(f"{name}: expected {shape} of {queries.dtype}, found {tuple(x.shape)} of {x.dtype}")
     return GridAttention.apply(*given.values())
 
 
@@ -113,12 +104,7 @@ class GridAttention(torch.autograd.Function):
 def _attend(
     queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if library := compiled(queries, rows, columns):
-        out = _empty_results(queries, rows, columns)
-        library.run("forward", [queries, rows, columns, content, scale], out)
-        return out
-    sums, row_sums, column_sums, log_sums = by_examples(attend_by_blocks, (queries, rows, columns, content, scale))
-    return sums, row_sums, column_sums, log_sums
+    return backend_for(queries, rows, columns).forward(queries, rows, columns, content, scale)
 
 
 @_attend.register_fake
@@ -145,13 +131,9 @@ def _gradients(
     d_column_sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of queries, rows and columns, and the sums (B, R) of those of the logits."""
-    given = [queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums]
-    if library := compiled(queries, rows, columns):
-        out = _empty_results(queries, rows, columns)
-        library.run("backward", given, out)
-        return out
-    d_queries, d_rows, d_columns, total = by_examples(gradients_by_blocks, given)
-    return d_queries, d_rows, d_columns, total
+    return backend_for(queries, rows, columns).backward(
+        queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums
+    )
 
 
 _gradients.register_fake(_empty_results)
@@ -171,13 +153,9 @@ def _content_gradients(
     d_column_sums: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of content and scale."""
-    given = [queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums]
-    if library := compiled(queries, rows, columns):
-        out = _empty_content_gradients(*given)
-        library.run("backward_content", given, out)
-        return out
-    d_content, d_scale = by_examples(content_gradients_by_blocks, given)
-    return d_content, d_scale
+    return backend_for(queries, rows, columns).backward_content(
+        queries, rows, columns, content, scale, log_sums, mean, d_sums, d_row_sums, d_column_sums
+    )
 
 
 @_content_gradients.register_fake

@@ -10,25 +10,34 @@ from torch import Tensor
 
 from perceiver_lightning.kernels.common import without_autocast
 
-BLOCK_BYTES = {"cpu": 2**20}  # of logits, in torch operations: what a core's cache holds
+BLOCK_BYTES = {"cpu": 2**20}  # of logits: what a core's cache holds
 OTHER_BLOCK_BYTES = 2**26  # on other devices: enough to fill them
 
 
-def blocks_of(given: Sequence[Tensor]) -> tuple[int, int]:
-    """How many examples and how many rows of the grid are worked on at once by torch operations."""
-    queries, rows, columns, *_ = given
-    (batch, count, size_I), size_J = rows.shape, columns.shape[-1]
-    logits = BLOCK_BYTES.get(queries.device.type, OTHER_BLOCK_BYTES) // queries.element_size()
-    examples = max(1, min(batch, logits // (count * size_I * size_J)))
-    return examples, min(size_I, max(1, logits // (examples * count * size_J)))
+def forward(*given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `dispatch.Backend`."""
+    sums, row_sums, column_sums, log_sums = by_examples(forward_by_blocks, given)
+    return sums, row_sums, column_sums, log_sums
+
+
+def backward(*given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `dispatch.Backend`."""
+    d_queries, d_rows, d_columns, total = by_examples(backward_by_blocks, given)
+    return d_queries, d_rows, d_columns, total
+
+
+def backward_content(*given: Tensor) -> tuple[Tensor, Tensor]:
+    """See `dispatch.Backend`."""
+    d_content, d_scale = by_examples(backward_content_by_blocks, given)
+    return d_content, d_scale
 
 
 def by_examples(function: Callable[..., Sequence[Tensor]], given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """What a function gives for as many examples as are worked on at once, one after the other.
+    """Call a function with as many examples at a time as `block_size` says, and join what it returns.
 
     Without autocast, which may be on in the backward pass too, and whose logits would not be those of the forward pass.
     """
-    examples, _ = blocks_of(given)
+    examples, _ = block_size(given)
     with without_autocast(given[0].device.type):
         if examples >= len(given[0]):
             return function(*given)
@@ -36,11 +45,20 @@ def by_examples(function: Callable[..., Sequence[Tensor]], given: Sequence[Tenso
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
-def attend_by_blocks(
+def block_size(given: Sequence[Tensor]) -> tuple[int, int]:
+    """How many examples and how many rows of the grid are worked on at once."""
+    queries, rows, columns, *_ = given
+    (batch, count, size_I), size_J = rows.shape, columns.shape[-1]
+    logits = BLOCK_BYTES.get(queries.device.type, OTHER_BLOCK_BYTES) // queries.element_size()
+    examples = max(1, min(batch, logits // (count * size_I * size_J)))
+    return examples, min(size_I, max(1, logits // (examples * count * size_J)))
+
+
+def forward_by_blocks(
     queries: Tensor, rows: Tensor, columns: Tensor, content: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`grid_attention` in torch operations, without gradients."""
-    _, height = blocks_of((queries, rows, columns))
+    """`forward`, of a few examples."""
+    _, height = block_size((queries, rows, columns))
     top = torch.full_like(queries[..., :1], torch.finfo(queries.dtype).min)
     total, sums = torch.zeros_like(top), torch.zeros_like(queries)
     row_sums, column_sums = torch.zeros_like(rows), torch.zeros_like(columns)
@@ -61,8 +79,8 @@ def attend_by_blocks(
     return sums / total, row_sums / total, column_sums / total, (top + total.log())[..., 0]
 
 
-def gradients_by_blocks(*given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `_gradients` gives, in torch operations."""
+def backward_by_blocks(*given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`backward`, of a few examples."""
     queries, rows, columns, content, scale, *_ = given
     d_queries, d_rows, d_columns, total = (torch.zeros_like(x) for x in (queries, rows, columns, queries[..., 0]))
     for block, _, d_logit, _, _ in walk_backward(*given):
@@ -74,8 +92,8 @@ def gradients_by_blocks(*given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return d_queries, d_rows, d_columns, total
 
 
-def content_gradients_by_blocks(*given: Tensor) -> tuple[Tensor, Tensor]:
-    """What `_content_gradients` gives, in torch operations."""
+def backward_content_by_blocks(*given: Tensor) -> tuple[Tensor, Tensor]:
+    """`backward_content`, of a few examples."""
     queries, _, _, content, scale, _, _, d_sums, *_ = given
     d_content, d_scale = torch.empty_like(content), torch.empty_like(scale)
     for block, a, d_logit, s, t in walk_backward(*given):
@@ -99,7 +117,7 @@ def walk_backward(
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
     """Block by block of rows: which, the weights, the gradients of the logits, and what rows and columns add, before it
     is scaled, to logits and to g."""
-    _, height = blocks_of((queries, rows, columns))
+    _, height = block_size((queries, rows, columns))
     for begin in range(0, rows.shape[-1], height):
         block = slice(begin, begin + height)
         flat, r = content[:, :, block].flatten(2), scale[:, None, block]

@@ -31,11 +31,15 @@ class Attention(nn.Module):
         self.value = nn.Linear(input_width, v_width)
         self.output = nn.Linear(v_width, query_width)
 
-    def forward(self, queries_BND: Tensor, inputs_BMC: Tensor, mask_BM: Tensor | None = None) -> Tensor:
-        """What the queries (B, N, D) find in the inputs (B, M, C): (B, N, D)."""
+    def forward(self, queries_BND: Tensor, inputs_BMC: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the queries (B, N, D) find in the inputs (B, M, C): (B, N, D).
+
+        `mask` is bool, True where a query may see an element: (B, M), or (B, N, M) or (1, N, M), as `attend` has it. A
+        query that may see nothing finds zeros, and returns the output's bias.
+        """
         q, k, v = self.query(queries_BND), self.key(inputs_BMC), self.value(inputs_BMC)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        return self.output(attend(q, k, v, mask_BM).transpose(1, 2).flatten(2))
+        return self.output(attend(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
 class Reader(Protocol):
@@ -46,7 +50,7 @@ class Reader(Protocol):
 
 
 class Dense:
-    """Reads the input array laid out, which is done once for all the cross-attends that share it."""
+    """Reads the materialised input array, which is made once for all the cross-attends that share it."""
 
     def __init__(self, inputs: InputArray) -> None:
         self.array_BMC, self.mask_BM = inputs.array, inputs.mask
@@ -123,8 +127,11 @@ class SelfAttend(nn.Module):
         self.mlp = MLP(width, widening)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, latents_BND: Tensor) -> Tensor:
-        """The latents (B, N, D) after reading each other: (B, N, D)."""
+    def forward(self, latents_BND: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The latents (B, N, D) after reading each other, or of each other what the mask shows: (B, N, D).
+
+        `mask` is bool, True where a latent may see another: (1, N, N) or (B, N, N), or (B, N).
+        """
         x = self.norm(latents_BND)
-        latents_BND = latents_BND + self.dropout(self.attention(x, x))
+        latents_BND = latents_BND + self.dropout(self.attention(x, x, mask))
         return latents_BND + self.dropout(self.mlp(self.norm_mlp(latents_BND)))

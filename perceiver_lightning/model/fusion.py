@@ -3,17 +3,18 @@
 Legend of shapes: L members or modalities, B batch, K outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from perceiver_lightning.model.checks import check_names
 from perceiver_lightning.model.perceiver import Perceiver
 
 
 class Ensemble(nn.Module):
-    """Perceivers of one architecture, each drawn anew, which read the same inputs.
+    """Perceivers of one architecture, each with its own random weights, which read the same inputs.
 
     Args:
         members: L.
@@ -22,25 +23,35 @@ class Ensemble(nn.Module):
         perceiver: the other arguments of `Perceiver`, the same for each.
 
     Source: Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles"
-    (2017), who judge by the mean of probabilities; a task here takes that of logits, as of late fusion.
+    (2017), who take the mean of probabilities; a task here takes that of logits, as of late fusion.
     """
 
     def __init__(self, members: int, modalities: Mapping[str, Mapping[str, Any]], num_outputs: int, **perceiver: Any):
         super().__init__()
         self.members = nn.ModuleList([Perceiver(modalities, num_outputs, **perceiver) for _ in range(members)])
 
-    @property
-    def first(self) -> Perceiver:
-        """One of them, to look at."""
-        return cast(Perceiver, self.members[0])
+    def perceivers(self) -> dict[str, Perceiver]:
+        """The Perceiver that reads each modality, for a look at one: the first member."""
+        return cast(Perceiver, self.members[0]).perceivers()
 
     def forward(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
-        """From `{modality: {"content", "positions"?, "mask"?}}` to what each member says, (L, B, *, K)."""
+        """From `{modality: {"content", "positions"?, "mask"?}}` to the output of each member, (L, B, *, K)."""
         return torch.stack([member(inputs) for member in self.members])
 
 
+class ByModality(nn.ModuleDict):
+    """A Perceiver for each modality; called, it gives them as a dict.
+
+    So `LateFusion.perceivers()` is what `Perceiver` and `Ensemble` have as a method, and checkpoints keep their names.
+    """
+
+    def forward(self) -> dict[str, Perceiver]:
+        """The Perceiver that reads each modality."""
+        return {name: cast(Perceiver, perceiver) for name, perceiver in self.items()}
+
+
 class LateFusion(nn.Module):
-    """The mean of what a Perceiver for each modality, with weights of its own, gives; trained as one.
+    """The mean of the outputs of one Perceiver for each modality, each with its own weights; trained as one.
 
     A modality that is missing from an example, or masked there as a whole, does not count in its mean; an example
     without any gets zeros.
@@ -53,13 +64,14 @@ class LateFusion(nn.Module):
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]], num_outputs: int, **perceiver: Any):
         super().__init__()
-        self.perceivers = nn.ModuleDict(
+        self.perceivers = ByModality(
             {name: Perceiver({name: facts}, num_outputs, **perceiver) for name, facts in modalities.items()}
         )
 
-    def of(self, name: str) -> Perceiver:
-        """The Perceiver of a modality."""
-        return cast(Perceiver, self.perceivers[name])
+    @property
+    def members(self) -> Sequence[nn.Module]:
+        """What is trained by its own loss, and clipped by its own norm: this model as a whole."""
+        return [self]
 
     def forward(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
         """From `{modality: {"content", "positions"?, "mask"?}}` to the mean of the outputs (B, *, K).
@@ -67,10 +79,8 @@ class LateFusion(nn.Module):
         Raises:
             ValueError: when a modality is unknown, none is there, or its shapes are not what the model was built for.
         """
-        unknown = [name for name in inputs if name not in self.perceivers]
-        if unknown or not inputs:
-            raise ValueError(f"inputs has the modalities {list(inputs)}: expected some of {list(self.perceivers)}")
-        outputs = torch.stack([self.of(name)({name: part}) for name, part in inputs.items()])
+        check_names(inputs, list(self.perceivers))
+        outputs = torch.stack([self.perceivers[name]({name: part}) for name, part in inputs.items()])
         there_LB = torch.stack([is_there(part) for part in inputs.values()])
         share_LB = there_LB / there_LB.sum(0).clamp(min=1)
         return (share_LB.reshape(*share_LB.shape, *[1] * (outputs.ndim - 2)) * outputs).sum(0)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from perceiver_lightning.model.decoders import QueryDecoder
 from perceiver_lightning.model.perceiver import Perceiver
 from perceiver_lightning.model.positions import FourierPositions
 
@@ -54,16 +55,16 @@ def load_published(perceiver: Perceiver, weights: Mapping[str, Tensor]) -> None:
     crosses = [len(crosses) for crosses, _ in perceiver.order]
     if crosses != [1] + [0] * (len(crosses) - 1) or len(perceiver.stacks) != 1:
         raise ValueError(
-            f"the Perceiver has the cross_attends {crosses} and {len(perceiver.stacks)} stacks of weights: expected a "
-            "single cross-attend, at the start, and one stack, shared"
+            "cross_attends: expected a single one, at the start, and one stack of weights, shared, found "
+            f"{crosses} and {len(perceiver.stacks)} stacks"
         )
     encodings = list(perceiver.inputs.positions.values())
     if len(encodings) != 1 or not isinstance(encodings[0], FourierPositions):
-        raise ValueError(
-            "the Perceiver's inputs are not those of the weights: expected one modality, Fourier positions"
-        )
-    if not getattr(getattr(perceiver.decoder, "cross_attend", None), "residual", False):
-        raise ValueError("the Perceiver's decoder is not that of the weights: expected decoder query, query_residual")
+        found = [type(encoding).__name__ for encoding in encodings]
+        raise ValueError(f"modalities: expected one, with Fourier positions, found {', '.join(found)}")
+    if not isinstance(perceiver.decoder, QueryDecoder) or not perceiver.decoder.cross_attend.residual:
+        kind = "query without it" if isinstance(perceiver.decoder, QueryDecoder) else "mean"
+        raise ValueError(f"decoder: expected query, with query_residual, found {kind}")
 
     given = {name.removeprefix("perceiver."): tensor for name, tensor in weights.items()}
     ours = perceiver.state_dict()
@@ -71,9 +72,9 @@ def load_published(perceiver: Perceiver, weights: Mapping[str, Tensor]) -> None:
     missing = [name for name in theirs.values() if name not in given]
     unused = [name for name in given if name not in theirs.values()]
     if missing or unused:
-        raise ValueError(f"the weights are not those of such a Perceiver: missing {missing}, left over {unused}")
+        raise ValueError(f"weights: expected those of such a Perceiver, found missing {missing}, left over {unused}")
     wrong = [
-        f"{their} is {tuple(given[their].shape)}, expected {tuple(ours[name].shape)}"
+        f"{their}: expected {tuple(ours[name].shape)}, found {tuple(given[their].shape)}"
         for name, their in theirs.items()
         if given[their].shape != ours[name].shape
     ]

@@ -1,18 +1,20 @@
 """The input array, kept in parts: what every cross-attend reads.
 
 Each modality gives one part: its content, the features of its positions, its modality vector, its mask. Dense
-attention lays the parts out as one array (B, M, C); an attention that knows grids can read the parts as they are.
+attention materialises the parts as one array (B, M, C); an attention that knows grids can read the parts themselves.
 
 Legend of shapes: B batch, M elements, A axes, I places along one axis, C channels, P features of one axis.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from perceiver_lightning.model.checks import at_least_one, check_modalities, check_names, one_of
+from perceiver_lightning.model.embeddings import TokenEmbedding
 from perceiver_lightning.model.positions import (
     FourierPositions,
     LearnedAxisPositions,
@@ -22,6 +24,7 @@ from perceiver_lightning.model.positions import (
 )
 
 Positions = Literal["fourier", "learned", "learned_axes"]
+Encoding = FourierPositions | LearnedAxisPositions | LearnedPositions
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Part:
         beside = (*self.tables, self.features, self.modality)
         return self.content.shape[-1] + sum(x.shape[-1] for x in beside if x is not None)
 
-    def laid_out(self) -> Tensor:
+    def materialised(self) -> Tensor:
         """The part as one array (B, M, C)."""
         batch, *elements, _ = self.content.shape
         beside = [along_axis(table, axis, len(elements)) for axis, table in enumerate(self.tables)]
@@ -64,8 +67,8 @@ class InputArray:
 
     @property
     def array(self) -> Tensor:
-        """All elements laid out, (B, M, C)."""
-        return torch.cat([part.laid_out() for part in self.parts], 1)
+        """All elements, materialised, (B, M, C)."""
+        return torch.cat([part.materialised() for part in self.parts], 1)
 
     @property
     def mask(self) -> Tensor | None:
@@ -80,15 +83,20 @@ class InputArray:
 class Inputs(nn.Module):
     """Builds the input array from a batch's `inputs`.
 
-    One modality alone is [content, positions]. Of several, each is filled up to the common width, the widest plus 4,
-    by a modality vector of its own (Perceiver, section 4.2 and appendix).
+    One modality alone is [content, positions]. Of several, each is padded to the common width, the widest plus 4, by a
+    learned modality vector (Perceiver, section 4.2 and appendix). Tokens are embedded first.
 
     Args:
-        modalities: `{name: {"channels": C, "resolution": [places per axis]}}`, the data's facts.
+        modalities: `{name: {"channels": C, "resolution": [places per axis]}}`, the data's facts; of integer tokens
+            `"vocabulary": V` in the place of the channels.
         positions: Fourier features, one learned vector per element, or one per place of each axis.
         bands: Fourier bands per axis.
         highest_frequency: of the Fourier bands, for all axes; half of each axis' resolution when not given.
         position_width: width of a learned position.
+        token_width: width of a token's learned vector, in modalities of tokens.
+
+    Raises:
+        ValueError: when an argument cannot be; the sentence names it.
     """
 
     def __init__(
@@ -98,27 +106,29 @@ class Inputs(nn.Module):
         bands: int = 64,
         highest_frequency: float | None = None,
         position_width: int = 128,
+        token_width: int = 64,
     ):
         super().__init__()
-        if not modalities:
-            raise ValueError(
-                "modalities is empty: expected at least one, as {'image': {'channels': 3, 'resolution': [224, 224]}}"
-            )
-        self.channels = {name: int(facts["channels"]) for name, facts in modalities.items()}
+        check_modalities(modalities)
+        one_of("positions", positions, get_args(Positions))
+        at_least_one("token_width", token_width)
+        vocabularies = {name: int(facts["vocabulary"]) for name, facts in modalities.items() if "vocabulary" in facts}
+        self.channels = {name: int(facts.get("channels", token_width)) for name, facts in modalities.items()}
         self.axes = {name: len(facts["resolution"]) for name, facts in modalities.items()}
-        makers: dict[str, Callable[[Sequence[int]], FourierPositions | LearnedAxisPositions | LearnedPositions]] = {
+        makers: dict[Positions, Callable[[Sequence[int]], Encoding]] = {
             "fourier": lambda resolution: FourierPositions(resolution, bands, highest_frequency),
             "learned": lambda resolution: LearnedPositions(resolution, position_width),
             "learned_axes": lambda resolution: LearnedAxisPositions(resolution, position_width),
         }
-        if positions not in makers:
-            raise ValueError(f"positions is {positions!r}: expected one of {', '.join(makers)}")
         encodings = {name: makers[positions](facts["resolution"]) for name, facts in modalities.items()}
         widths = {name: channels + encodings[name].width for name, channels in self.channels.items()}
         self.positions = nn.ModuleDict(encodings)
         self.width: int = max(widths.values()) + (4 if len(widths) > 1 else 0)
         self.modality_vectors = nn.ParameterDict(
             {name: nn.Parameter(torch.empty(self.width - width)) for name, width in widths.items() if len(widths) > 1}
+        )
+        self.embeddings = nn.ModuleDict(
+            {name: TokenEmbedding(vocabulary, token_width) for name, vocabulary in vocabularies.items()}
         )
 
     def forward(self, inputs: Mapping[str, Mapping[str, Any]]) -> InputArray:
@@ -127,40 +137,16 @@ class Inputs(nn.Module):
         Raises:
             ValueError: when a modality is unknown, none is there, or its shapes are not what the model was built for.
         """
-        unknown = [name for name in inputs if name not in self.channels]
-        if unknown or not inputs:
-            raise ValueError(f"inputs has the modalities {list(inputs)}: expected some of {list(self.channels)}")
+        check_names(inputs, list(self.channels))
         return InputArray([self._part(name, inputs[name]) for name in self.channels if name in inputs])
 
     def _part(self, name: str, given: Mapping[str, Any]) -> Part:
-        content, places, mask = given["content"], given.get("positions"), given.get("mask")
-        encode = cast(FourierPositions | LearnedAxisPositions | LearnedPositions, self.positions[name])
-        axes = self.axes[name]
-        free = isinstance(places, Tensor)
-        if content.shape[-1] != self.channels[name] or content.ndim != (3 if free else axes + 2):
-            expected = ["B", *(["M"] if free else [f"I{axis}" for axis in range(axes)]), str(self.channels[name])]
-            raise ValueError(
-                f"inputs[{name!r}] has content of shape {tuple(content.shape)}: expected ({', '.join(expected)})"
-            )
-        if places is not None and (places.shape[-1] if free else len(places)) != axes:
-            found = places.shape[-1] if free else len(places)
-            raise ValueError(f"inputs[{name!r}] has positions of {found} axes: expected {axes}")
-        if mask is not None and (mask.dtype != torch.bool or mask.shape != content.shape[:-1]):
-            raise ValueError(
-                f"inputs[{name!r}] has a mask of shape {tuple(mask.shape)} and {mask.dtype}: expected "
-                f"{tuple(content.shape[:-1])} and torch.bool"
-            )
+        self._check(name, given)
+        content, places = given["content"], given.get("positions")
+        encode = cast(Encoding, self.positions[name])
+        if name in self.embeddings:
+            content = self.embeddings[name](content)
         sizes, device = content.shape[1:-1], content.device
-        if not content.is_floating_point():
-            raise ValueError(f"inputs[{name!r}] has content of {content.dtype}: expected floating point numbers")
-        if 0 in sizes:
-            raise ValueError(
-                f"inputs[{name!r}] has content of shape {tuple(content.shape)}, without an element: expected at least "
-                "one (a modality may be left out, and a mask hides it from single examples)"
-            )
-        places_of = [places.shape[-2]] if isinstance(places, Tensor) else [along.shape[-1] for along in places or []]
-        if places is not None and places_of != list(sizes):
-            raise ValueError(f"inputs[{name!r}] has positions of {places_of} elements: expected {list(sizes)}")
         tables: Sequence[Tensor] = ()
         features = None
         if isinstance(places, Tensor):
@@ -172,4 +158,35 @@ class Inputs(nn.Module):
         else:
             tables = [encode.even_axis(axis, size, device) for axis, size in enumerate(sizes)]
         modality = self.modality_vectors[name] if len(self.channels) > 1 else None
-        return Part(content, tables, features, modality, mask)
+        return Part(content, tables, features, modality, given.get("mask"))
+
+    def _check(self, name: str, given: Mapping[str, Any]) -> None:
+        """Raise a ValueError that names what of a modality is not what the model was built for."""
+        content, places, mask = given["content"], given.get("positions"), given.get("mask")
+        axes, free, tokens = self.axes[name], isinstance(places, Tensor), name in self.embeddings
+        key, found = f"inputs[{name!r}]", tuple(content.shape)
+        if tokens != (content.dtype == torch.int64) or not (tokens or content.is_floating_point()):
+            expected = "tokens of torch.int64" if tokens else "floating point numbers"
+            raise ValueError(f"{key}['content']: expected {expected}, found {content.dtype}")
+        elements = ["M"] if free else [f"I{axis}" for axis in range(axes)]
+        last = [] if tokens else [str(self.channels[name])]
+        if content.ndim != 1 + len(elements) + len(last) or (last and content.shape[-1] != self.channels[name]):
+            raise ValueError(f"{key}['content']: expected shape ({', '.join(['B', *elements, *last])}), found {found}")
+        sizes = found[1 : 1 + len(elements)]
+        if places is not None and (places.shape[-1] if free else len(places)) != axes:
+            raise ValueError(
+                f"{key}['positions']: expected {axes} axes, found {places.shape[-1] if free else len(places)}"
+            )
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != (found[0], *sizes)):
+            raise ValueError(
+                f"{key}['mask']: expected shape {(found[0], *sizes)} and torch.bool, found {tuple(mask.shape)} and "
+                f"{mask.dtype}"
+            )
+        if 0 in sizes:
+            raise ValueError(
+                f"{key}['content']: expected at least one element (a modality may be left out, and a mask hides it "
+                f"from single examples), found shape {found}"
+            )
+        counts = [places.shape[-2]] if isinstance(places, Tensor) else [along.shape[-1] for along in places or []]
+        if places is not None and counts != list(sizes):
+            raise ValueError(f"{key}['positions']: expected {list(sizes)} elements, found {counts}")

@@ -14,25 +14,29 @@ Legend of shapes: B batch, N latents, D latent width, Q queries, A axes, K outpu
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from perceiver_lightning.kernels.costs import is_cheaper
+from perceiver_lightning.model import checks
 from perceiver_lightning.model.attention import CrossAttend, Dense, Reader, SelfAttend
-from perceiver_lightning.model.decoders import MeanDecoder, QueryDecoder
+from perceiver_lightning.model.decoders import FourierQueries, MeanDecoder, QueryDecoder
 from perceiver_lightning.model.inputs import InputArray, Inputs, Positions
-from perceiver_lightning.model.separable import Separable
+from perceiver_lightning.model.separable import Separable, is_cheaper
 
-Attention = Literal["auto", "dense", "separable"]
+AttentionKind = Literal["auto", "dense", "separable"]
+Sharing = Literal["paper", "none", "all"]
+DecoderKind = Literal["mean", "query"]
 
 
 class Perceiver(nn.Module):
     """A Perceiver or Perceiver IO for any modalities.
 
     Args:
-        modalities: `{name: {"channels": C, "resolution": [places per axis]}}`, the data's facts.
+        modalities: `{name: {"channels": C, "resolution": [places per axis]}}`, the data's facts; of integer tokens
+            `"vocabulary": V` in the place of the channels.
         num_outputs: width of the output: classes, for a classifier.
         num_latents: N, rows of the latent array.
         latent_width: D, its width.
@@ -41,8 +45,8 @@ class Perceiver(nn.Module):
         self_attends: self-attends in one block's stack.
         sharing: of weights. "paper": the first cross-attend on its own, all others share one set, all stacks share one
             set (section 3.1); "none"; "all": one cross-attend and one stack for all.
-        attention: how cross-attends read the input array, with the same result and the same weights. "dense": laid out;
-            "separable": positions of grids are not laid out (`separable.py`); "auto": whichever costs less.
+        attention: how cross-attends read the input array, with the same result and the same weights. "dense":
+            materialised; "separable": positions of grids are not (`separable.py`); "auto": whichever costs less.
         cross_heads: heads of the cross-attends.
         cross_qk_width: of their queries and keys, over all heads; the input array's width when not given.
         cross_v_width: of their values, over all heads; as `cross_qk_width` when not given.
@@ -55,6 +59,7 @@ class Perceiver(nn.Module):
         bands: Fourier bands per axis.
         highest_frequency: of the bands, for all axes; half of each axis' resolution when not given.
         position_width: width of learned positions.
+        token_width: width of a token's learned vector, in modalities of tokens.
         decoder: "mean" over the latents and one linear layer, or "query".
         num_queries: learned queries of a query decoder; a single one gives (B, K).
         query_resolution: places per axis of the output; then queries are Fourier features of output positions.
@@ -76,8 +81,8 @@ class Perceiver(nn.Module):
         latent_width: int = 1024,
         cross_attends: Sequence[int] = (1, 1, 1, 1, 1, 1, 1, 1),
         self_attends: int = 6,
-        sharing: Literal["paper", "none", "all"] = "paper",
-        attention: Attention = "auto",
+        sharing: Sharing = "paper",
+        attention: AttentionKind = "auto",
         cross_heads: int = 1,
         cross_qk_width: int | None = None,
         cross_v_width: int | None = None,
@@ -90,7 +95,8 @@ class Perceiver(nn.Module):
         bands: int = 64,
         highest_frequency: float | None = None,
         position_width: int = 128,
-        decoder: Literal["mean", "query"] = "mean",
+        token_width: int = 64,
+        decoder: DecoderKind = "mean",
         num_queries: int = 1,
         query_resolution: Sequence[int] | None = None,
         query_residual: bool = True,
@@ -99,98 +105,52 @@ class Perceiver(nn.Module):
         decoder_v_width: int | None = None,
     ):
         super().__init__()
-        at_least_one = {
-            "num_outputs": num_outputs, "num_latents": num_latents, "latent_width": latent_width,
-            "cross_heads": cross_heads, "self_heads": self_heads, "decoder_heads": decoder_heads,
-            "bands": bands, "position_width": position_width, "widening": widening, "num_queries": num_queries,
-        }  # fmt: skip
-        if_given = {
-            "cross_qk_width": cross_qk_width, "cross_v_width": cross_v_width, "self_qk_width": self_qk_width,
-            "self_v_width": self_v_width, "decoder_qk_width": decoder_qk_width, "decoder_v_width": decoder_v_width,
-        }  # fmt: skip
-        at_least_one |= {name: value for name, value in if_given.items() if value is not None}
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}: expected 1 or more")
-        if highest_frequency is not None and not highest_frequency > 0:
-            raise ValueError(f"highest_frequency is {highest_frequency}: expected more than 0")
-        if query_resolution is not None and (not query_resolution or min(query_resolution) < 1):
-            raise ValueError(
-                f"query_resolution is {list(query_resolution)}: expected one number, 1 or more, for each axis"
-            )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}: expected 0 or more and below 1")
-        if self_attends < 0 or min(cross_attends, default=0) < 0 or not sum(cross_attends):
-            raise ValueError(
-                f"cross_attends is {list(cross_attends)} and self_attends is {self_attends}: expected one number, 0 or "
-                "more, for each block, with one cross-attend at the least, and 0 or more self-attends"
-            )
-        if cross_attends[0] == 0:
-            raise ValueError(
-                f"cross_attends is {list(cross_attends)}: expected the first block to begin with one or more"
-            )
-        if sharing not in ("paper", "none", "all"):
-            raise ValueError(f"sharing is {sharing!r}: expected paper, none or all")
-        if decoder not in ("mean", "query"):
-            raise ValueError(f"decoder is {decoder!r}: expected mean or query")
-
+        checks.check_arguments(locals())
+        checks.one_of("sharing", sharing, get_args(Sharing))
+        checks.one_of("decoder", decoder, get_args(DecoderKind))
         self.attention = attention
-        self.inputs = Inputs(modalities, positions, bands, highest_frequency, position_width)
+        self.inputs = Inputs(modalities, positions, bands, highest_frequency, position_width, token_width)
+        checks.check_heads("cross", cross_heads, cross_qk_width, cross_v_width, self.inputs.width)
+        checks.check_heads("self", self_heads, self_qk_width, self_v_width, latent_width)
+        checks.check_heads("decoder", decoder_heads, decoder_qk_width, decoder_v_width, latent_width)
         self.latents = nn.Parameter(torch.empty(num_latents, latent_width))
-        for kind, heads, qk_width, v_width, default in (
-            ("cross", cross_heads, cross_qk_width, cross_v_width, self.inputs.width),
-            ("self", self_heads, self_qk_width, self_v_width, latent_width),
-            ("decoder", decoder_heads, decoder_qk_width, decoder_v_width, latent_width),
-        ):
-            for name, width in {"qk": qk_width or default, "v": v_width or qk_width or default}.items():
-                if width % heads:
-                    otherwise = "the input array's width" if kind == "cross" else "latent_width"
-                    raise ValueError(
-                        f"{kind}_heads is {heads}: expected a divisor of {width}, which is {kind}_{name}_width or, "
-                        f"when not given, {otherwise}"
-                    )
-
-        # Which of the sets of weights each cross-attend and each stack takes, in the order of the computation.
-        blocks, crosses = len(cross_attends), sum(cross_attends)
-        set_of_cross = {"paper": lambda i: min(i, 1), "none": lambda i: i, "all": lambda i: 0}[sharing]
-        self.order: list[tuple[list[int], int]] = []
-        seen = 0
-        for block, count in enumerate(cross_attends):
-            self.order.append(([set_of_cross(seen + i) for i in range(count)], block if sharing == "none" else 0))
-            seen += count
+        self.order = order_of_layers(cross_attends, sharing)
+        sets, stacks = 1 + max(i for crosses, _ in self.order for i in crosses), 1 + max(i for _, i in self.order)
         self.cross_attends = nn.ModuleList(
             CrossAttend(latent_width, self.inputs.width, cross_heads, cross_qk_width, cross_v_width, widening, dropout)
-            for _ in range(set_of_cross(crosses - 1) + 1)
+            for _ in range(sets)
         )
-        self.stacks = nn.ModuleList(
-            nn.Sequential(
-                *(
-                    SelfAttend(latent_width, self_heads, self_qk_width, self_v_width, widening, dropout)
-                    for _ in range(self_attends)
-                )
-            )
-            for _ in range(blocks if sharing == "none" else 1)
-        )
+        layer = partial(SelfAttend, latent_width, self_heads, self_qk_width, self_v_width, widening, dropout)
+        self.stacks = nn.ModuleList(nn.Sequential(*(layer() for _ in range(self_attends))) for _ in range(stacks))
         self.decoder: MeanDecoder | QueryDecoder
         if decoder == "mean":
             self.decoder = MeanDecoder(latent_width, num_outputs)
         else:
+            learned = nn.Parameter(torch.empty(num_queries, latent_width))
+            queries = learned if query_resolution is None else FourierQueries(query_resolution, bands)
             self.decoder = QueryDecoder(
-                latent_width, num_outputs, num_queries, query_resolution, bands,
-                decoder_heads, decoder_qk_width, decoder_v_width, query_residual,
-            )  # fmt: skip
+                queries, latent_width, num_outputs, decoder_heads, decoder_qk_width, decoder_v_width, query_residual
+            )
         self.apply(initialise)
 
     @property
-    def attention(self) -> Attention:
+    def members(self) -> Sequence[nn.Module]:
+        """What is trained by its own loss, and clipped by its own norm: this model as a whole."""
+        return [self]
+
+    def perceivers(self) -> "dict[str, Perceiver]":
+        """The Perceiver that reads each modality: this one."""
+        return dict.fromkeys(self.inputs.channels, self)
+
+    @property
+    def attention(self) -> AttentionKind:
         """How the cross-attends read the input array; it may be set at any time."""
         return self._attention
 
     @attention.setter
-    def attention(self, attention: Attention) -> None:
-        if attention not in ("auto", "dense", "separable"):
-            raise ValueError(f"attention is {attention!r}: expected auto, dense or separable")
-        self._attention: Attention = attention
+    def attention(self, attention: AttentionKind) -> None:
+        checks.one_of("attention", attention, get_args(AttentionKind))
+        self._attention: AttentionKind = attention
 
     def encode(self, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
         """The latents (B, N, D) after reading `{modality: {"content", "positions"?, "mask"?}}`."""
@@ -216,37 +176,38 @@ class Perceiver(nn.Module):
     def is_separable(self, array: InputArray) -> bool:
         """Whether the cross-attends read this input array by separable attention."""
         if self.attention == "auto":
-            one: Any = self.cross_attends[0]
-            heads, qk_width, v_width = (
-                one.attention.heads,
-                one.attention.key.out_features,
-                one.attention.value.out_features,
-            )
-            return is_cheaper(array, len(self.latents), heads, qk_width, v_width)
+            one = cast(CrossAttend, self.cross_attends[0]).attention
+            return is_cheaper(array, len(self.latents), one.heads, one.key.out_features, one.value.out_features)
         return self.attention == "separable"
 
     def forward(self, inputs: Mapping[str, Mapping[str, Any]], query_positions: Tensor | None = None) -> Tensor:
         """From `{modality: {"content", "positions"?, "mask"?}}` to the output.
 
         Args:
-            inputs: of each modality the content (B, *grid, C) or (B, M, C); its positions: absent for the even grid,
-                one (I,) or (B, I) per axis, or coordinates (M, A) or (B, M, A); its bool mask, True = there.
+            inputs: of each modality the content (B, *grid, C) or (B, M, C), or int64 tokens (B, *grid); its positions:
+                absent for the even grid, one (I,) or (B, I) per axis, or coordinates (M, A) or (B, M, A); its bool
+                mask, True = there.
             query_positions: (Q, A) or (B, Q, A), for a decoder with position queries; the whole even grid when absent.
 
         Returns:
             (B, K) from the mean or one learned query, (B, Q, K) from several or from query positions, and
             (B, *query_resolution, K) from the whole grid.
+
+        Raises:
+            ValueError: when the inputs or the query positions are not what the model was built for.
         """
-        latents_BND = self.encode(inputs)
-        if query_positions is None:
-            return self.decoder(latents_BND)
-        if isinstance(self.decoder, MeanDecoder) or self.decoder.resolution is None:
-            raise ValueError("query_positions were given to a decoder without: expected None, or a query_resolution")
-        if query_positions.shape[-1] != len(self.decoder.resolution):
-            raise ValueError(
-                f"query_positions have {query_positions.shape[-1]} axes: expected {len(self.decoder.resolution)}"
-            )
-        return self.decoder(latents_BND, query_positions)
+        return self.decoder(self.encode(inputs), query_positions)
+
+
+def order_of_layers(cross_attends: Sequence[int], sharing: Sharing) -> list[tuple[list[int], int]]:
+    """For each block which sets of weights its cross-attends take, and which its stack of self-attends takes."""
+    sets = {"paper": lambda i: min(i, 1), "none": lambda i: i, "all": lambda i: 0}[sharing]
+    order: list[tuple[list[int], int]] = []
+    seen = 0
+    for block, count in enumerate(cross_attends):
+        order.append(([sets(seen + i) for i in range(count)], block if sharing == "none" else 0))
+        seen += count
+    return order
 
 
 def initialise(module: nn.Module) -> None:

@@ -25,7 +25,7 @@ def fourier_features(places: Tensor, highest: float, bands: int) -> Tensor:
     """Places (...,) along one axis as features (..., 2 * bands + 1): the place itself, its sines, its cosines.
 
     sin(pi f x) and cos(pi f x) for `bands` frequencies f, evenly from 1 to `highest` (Perceiver, section 3.2). Always
-    reckoned in float32 or wider: in half precision the angles of the high bands are noise.
+    computed in float32 or wider: in half precision the angles of the high bands are noise.
     """
     places = places if places.dtype == torch.float64 else places.float()
     frequencies = torch.linspace(1, highest, bands, device=places.device, dtype=places.dtype)
@@ -57,7 +57,7 @@ class FourierPositions(nn.Module):
         return torch.cat([self.axis(axis, places) for axis, places in enumerate(coordinates.unbind(-1))], -1)
 
     def even_axis(self, axis: int, size: int, device: torch.device) -> Tensor:
-        """Features (I, P) of the even grid, reckoned once for each size and kept out of the checkpoint."""
+        """Features (I, P) of the even grid, computed once for each size and kept out of the checkpoint."""
         key = (axis, size, device)
         if key not in self._even:
             with torch.inference_mode(False):  # else a table first made in validation could not be trained with

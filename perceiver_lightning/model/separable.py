@@ -1,4 +1,4 @@
-"""Cross-attention over grids without laying positions out: the dense attention's very result, at the content's cost.
+"""Cross-attention over grids without materialising positions: the dense attention's result, at the content's cost.
 
 **The observation.** An element of the input array is its content and its position, x = [c; p], and on a grid the
 position is one table per axis, p(i, j) = [f(i); g(j)]. Keys are linear in x, so a query's logit splits exactly into
@@ -11,8 +11,8 @@ splits the same way, as positions meet the weights only through their sums along
     sum_ij a(i, j) p(i, j) = [ sum_i (sum_j a(i, j)) f(i) ;  sum_j (sum_i a(i, j)) g(j) ]
 
 W_k is absorbed into the queries and W_v is applied after the sum, to N rows instead of M. So of the paper's 261
-channels 258 are never laid out, and there are neither keys nor values. `grid_attention.py` does the walk over the
-grid.
+channels 258 are never materialised, and there are neither keys nor values. `kernels/grid_attention.py` does the walk
+over the grid.
 
 **The input LayerNorm**, x' = (x - m) r gamma + beta, with m and r = 1 / sqrt(variance + eps) of each element: both
 follow from sums over the content and over each table. With q' = gamma W_k^T q / sqrt(E):
@@ -33,11 +33,11 @@ has nothing but content, and is walked over just so.
 **Any number of axes**: the axes are taken in two groups, the grid's rows and columns. Heads are just more queries. What
 is added per row and column is small beside the grid, but not where one axis is nearly all of it, as in raw sound or
 free coordinates: such a part is cut along that axis into pieces, merged as modalities are, and what a piece adds is
-forgotten after the forward pass and reckoned again in the backward pass.
+forgotten after the forward pass and computed again in the backward pass.
 
 It costs about heads x N x (K + 1) for each element, K the content's channels plus one, where the dense attention
 costs the widths of keys and values times (N + C). So it pays for pixels, spectrograms, raw sound and video, and not
-for patches of hundreds of channels; `is_cheaper` says which of the two is.
+for patches of hundreds of channels; `is_cheaper` says which of the two is cheaper.
 
 Legend of shapes: B batch, N queries, H heads, R = H N, C width of the input array, I rows, J columns, K content
 channels.
@@ -50,7 +50,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from perceiver_lightning.kernels.common import without_autocast
+from perceiver_lightning.kernels.common import kind_of_device, without_autocast
+from perceiver_lightning.kernels.costs import CrossAttendSize, PartSize, separable_is_cheaper
 from perceiver_lightning.kernels.grid_attention import grid_attention
 from perceiver_lightning.model.attention import Attention
 from perceiver_lightning.model.inputs import InputArray, Part
@@ -61,9 +62,9 @@ PIECE = 2**14  # places along one axis: for 512 queries their terms take 32 MiB
 
 
 class Separable:
-    """Reads the input array as `attention.Dense` does, without laying it out.
+    """Reads the input array as `attention.Dense` does, without materialising it.
 
-    Made once for all cross-attends of a forward pass: what does not depend on their weights is reckoned here.
+    Made once for all cross-attends of a forward pass: what does not depend on their weights is computed here.
 
     Args:
         inputs: the input array, in parts.
@@ -88,7 +89,7 @@ class Separable:
             ValueError: the LayerNorm has another eps.
         """
         if norm.eps != self.eps:
-            raise ValueError(f"the LayerNorm over the inputs has eps {norm.eps}: expected {self.eps}")
+            raise ValueError(f"eps of the LayerNorm over the inputs: expected {self.eps}, found {norm.eps}")
         dtype = self.parts[0][0].scale_BIJ.dtype
 
         def linear(x: Tensor, layer: nn.Linear) -> Tensor:
@@ -124,6 +125,28 @@ class Separable:
         if len(sums) == 1:
             return sums[0]
         return (torch.stack(log_sums).softmax(0)[..., None] * torch.stack(sums)).sum(0)
+
+
+def is_cheaper(inputs: InputArray, latents: int, heads: int, qk_width: int, v_width: int) -> bool:
+    """Whether separable attention costs less than dense, for cross-attends of this form, in the dtype that autocast
+    gives the dense one: see `kernels/costs.py`."""
+    content = inputs.parts[0].content
+    device = kind_of_device(content)
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else content.dtype
+    cross = CrossAttendSize(len(content), latents, heads, qk_width + v_width)
+    return separable_is_cheaper([size_of(part) for part in inputs.parts], cross, device, dtype.itemsize)
+
+
+def size_of(part: Part) -> PartSize:
+    """What the price of a part depends on. `GridPart` adds a channel for the mean, and one for a mask."""
+    features = 0 if part.features is None else part.features.shape[-1]
+    return PartSize(
+        elements=part.content.shape[1:-1].numel(),
+        width=part.width,
+        channels=part.content.shape[-1] + features + 1 + (part.mask is not None),
+        tables=sum(table.shape[-2:].numel() for table in part.tables),
+    )
 
 
 class GridPart:

@@ -83,8 +83,8 @@ def record(perceiver: Perceiver, inputs: Mapping[str, Mapping[str, Any]]) -> Rec
     decoder: list[Any] = []
     if not isinstance(perceiver, Perceiver):
         raise ValueError(
-            f"perceiver is of type {type(perceiver).__name__}: expected Perceiver; of late fusion, `.of(modality)` and "
-            "the inputs of that modality alone; of an ensemble, `.first`"
+            "perceiver: expected a Perceiver, such as `perceivers()[modality]` of late fusion, with the inputs of that "
+            f"modality alone, or of an ensemble, found {type(perceiver).__name__}"
         )
     modules = [*perceiver.cross_attends, *(layer for stack in perceiver.stacks for layer in cast(Any, stack))]
     hooks = [
