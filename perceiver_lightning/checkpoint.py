@@ -4,7 +4,6 @@ run = load_run("runs/digits/version_0")       run.model, run.datamodule, run.con
 opened = open_checkpoint("best.ckpt")         opened.model, opened.datamodule
 """
 
-import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 
 from perceiver_lightning.analysis.runs import Run, read_run
-from perceiver_lightning.cli.command import CLI, QUIET_WARNINGS
+from perceiver_lightning.cli.command import CLI
+from perceiver_lightning.cli.messages import without_hints
 
 
 class LoadedRun(Run):
@@ -58,9 +58,7 @@ def open_checkpoint(path: str | Path) -> CLI:
     Raises:
         InputError: it is not a checkpoint, or not one of this project's.
     """
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        for message in QUIET_WARNINGS:
-            warnings.filterwarnings("ignore", message)
+    with without_hints(), torch.random.fork_rng(devices=[]):
         cli = Opened(["test", f"--ckpt_path={path}", "--seed_everything=false", "--trainer.accelerator=cpu"])
     cli.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     cli.model.eval()

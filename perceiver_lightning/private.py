@@ -144,7 +144,7 @@ class OpenCheckpoint(ModelCheckpoint):
 class OpenProgressBar(RichProgressBar):
     """Lightning's bar, whose text and end may be overridden."""
 
-    def train_description(self) -> str:
+    def describe_training(self) -> str:
         """What stands before the bar."""
         return super()._get_train_description(self.trainer.current_epoch)
 
@@ -157,7 +157,7 @@ class OpenProgressBar(RichProgressBar):
         return self.progress.live._lock if self.progress is not None else None
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return self.train_description()
+        return self.describe_training()
 
     def _stop_progress(self) -> None:
         if self.progress is not None and not self._progress_stopped:

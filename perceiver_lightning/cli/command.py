@@ -15,9 +15,7 @@ unless `--name` or `--runs_dir` asks for another; validate, test and predict wri
 import contextlib
 import logging
 import sys
-import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from perceiver_lightning.analysis.runs import read_run, summary_table
-from perceiver_lightning.cli.classes import default_of
-from perceiver_lightning.cli.messages import in_words
+from perceiver_lightning.cli.facts import fill_in_facts, link_facts
+from perceiver_lightning.cli.messages import in_words, without_hints
 from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead
 from perceiver_lightning.cli.reports import (
     how_to_resume,
@@ -59,17 +57,6 @@ from perceiver_lightning.training.wandb_report import WandbReport
 
 PROGRAM = "python -m perceiver_lightning"
 
-# Lightning's hints that say nothing to a person here, each with the reason.
-QUIET_WARNINGS = (
-    ".*does not have many workers.*",  # small data in memory is read fastest without workers; a config's choice
-    ".*The number of training batches .* is smaller than the logging interval.*",  # each epoch is logged anyway
-    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its folder
-    ".*callbacks used to create the checkpoint need to be provided.*",  # said when a flag changed the monitor
-    ".*resuming from a checkpoint that ended before the epoch ended.*",  # EpochLines show the step it goes on from
-    ".*It is recommended to use .*sync_dist=True.*",  # train/loss on the bar is the first process's
-    ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.14
-)
-
 
 def main(args: list[str] | None = None) -> "CLI":
     """Run a command; the way in from a terminal, a test or a notebook.
@@ -87,12 +74,9 @@ def main(args: list[str] | None = None) -> "CLI":
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     keep_freed_memory()
-    with warnings.catch_warnings():
-        for message in QUIET_WARNINGS:
-            warnings.filterwarnings("ignore", message)
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module="pytorch_lightning|jsonargparse")
-        for name in ("pytorch_lightning", "lightning_fabric"):  # tips, devices, seeds: the run's first line says more
-            logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):  # tips, devices, seeds: the run's first line says more
+        logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
+    with without_hints():
         try:
             return CLI([arg for arg in args if arg != "--debug"])
         except InputError as error:
@@ -158,9 +142,7 @@ class CLI(OpenCLI):
                 "checkpoint.enable_version_counter": False,
             }
         )
-        for fact in getattr(task, "facts", ()):
-            get = fact_for(task, fact)
-            parser.link_arguments("data", f"model.init_args.{fact}", compute_fn=get, apply_on="instantiate")
+        link_facts(parser, task)
 
     def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """Where `predict` writes."""
@@ -172,7 +154,7 @@ class CLI(OpenCLI):
         """Parse; Lightning's own warns of arguments in sys.argv."""
         parsers = map(self.subcommand_parser, self.subcommands())
         Parser.keys = {action.dest for subparser in parsers for action in actions(subparser)}
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(self.command.args)
 
     def set_seed(self) -> None:
         """Seed by the config."""
@@ -200,10 +182,7 @@ class CLI(OpenCLI):
         if self.subcommand == "fit" and any(config[key] != remembered.get(key) for key in ("name", "runs_dir")):
             self.memory.run = None
         if self.subcommand == "predict":
-            # The folder of the training, which tells the classes, may be gone by now: the checkpoint knows them.
-            for fact in set(getattr(self.command.task, "facts", ())) & self.memory.facts.keys() - {"modalities"}:
-                if config.get(f"data.init_args.{fact}", ...) is None:
-                    config.data.init_args[fact] = self.memory.facts[fact]
+            fill_in_facts(config, self.command.task, self.memory.facts)
         for key in ("logger", "callbacks"):  # `logger+` in a config appends once more to what the checkpoint remembers
             items = config.trainer[key]
             if isinstance(items, list):
@@ -326,24 +305,3 @@ ALL_SUBCOMMANDS = {**OpenCLI.subcommands(), "summary": {"model", "datamodule"}}
 def as_list(given: Any) -> Sequence[Any]:
     """What the Trainer takes as one or several."""
     return given if isinstance(given, list) else [given]
-
-
-def fact_for(task: type, fact: str) -> Callable[[Any], Any]:
-    """A function that reads this fact, an argument of the task, from a datamodule."""
-    return partial(fact_of, task=task, fact=fact)
-
-
-def fact_of(data: Any, task: type, fact: str) -> Any:
-    """A fact of the data; what the datamodule does not tell is the default of the task's argument.
-
-    Raises:
-        InputError: there is neither.
-    """
-    if hasattr(data, fact):
-        return getattr(data, fact)
-    try:
-        return default_of(task, fact)
-    except KeyError:
-        known = ", ".join(["modalities"] * hasattr(data, "modalities") + list(getattr(data, "facts", ())))
-        found = f"{type(data).__name__}, which has {known or 'no facts'}"
-        raise InputError(f"data: expected the fact {fact}, which {task.__name__} needs, found {found}") from None

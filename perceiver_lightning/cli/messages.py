@@ -10,6 +10,7 @@ import errno
 import pydoc
 import re
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,8 +20,29 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from perceiver_lightning.cli.classes import arguments, find_class, known_classes
 from perceiver_lightning.errors import InputError
 
+# Lightning's hints that say nothing to a person here, each with the reason.
+HINTS = (
+    ".*does not have many workers.*",  # small data in memory is read fastest without workers; a config's choice
+    ".*The number of training batches .* is smaller than the logging interval.*",  # each epoch is logged anyway
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its folder
+    ".*callbacks used to create the checkpoint need to be provided.*",  # said when a flag changed the monitor
+    ".*resuming from a checkpoint that ended before the epoch ended.*",  # EpochLines show the step it goes on from
+    ".*It is recommended to use .*sync_dist=True.*",  # train/loss on the bar is the first process's
+    ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.14
+)
+
 # What the system says of a file or folder that a person named, and of a disk.
 FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR)
+
+
+@contextmanager
+def without_hints() -> Iterator[None]:
+    """Keep Lightning's hints, and deprecations that are not this project's, from a person."""
+    with warnings.catch_warnings():
+        for message in HINTS:
+            warnings.filterwarnings("ignore", message)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="pytorch_lightning|jsonargparse")
+        yield
 
 
 @contextmanager

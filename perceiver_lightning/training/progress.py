@@ -112,7 +112,7 @@ class Bar(OpenProgressBar):
         with self.drawing or nullcontext():
             print(*args, **kwargs)
 
-    def train_description(self) -> str:
+    def describe_training(self) -> str:
         """The epoch."""
         return f"epoch {counted(self.trainer)}"
 
