@@ -8,23 +8,21 @@ from torch import Tensor
 from torch.autograd import forward_ad, gradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
-from perceiver_lightning.kernels import cpu as module
+from perceiver_lightning.kernels import cpu, dispatch, torch_blocks
+from perceiver_lightning.kernels.dispatch import use_backend
 from perceiver_lightning.kernels.grid_attention import grid_attention
 
-pytestmark = pytest.mark.usefixtures("compiled_at_any_size")
+BACKENDS = ["cpu", "torch"]
 sizes = st.integers(1, 6)
 
 
-@pytest.fixture(params=["compiled", "torch operations"])
-def implementation(request, monkeypatch):
-    """Both implementations; torch operations in blocks so small that there are many."""
-    if request.param == "torch operations":
-        monkeypatch.setattr(module, "compiled", lambda *_: None)
-        monkeypatch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
-    else:
-        assert module.compiled(*(torch.zeros(1, 1, 1) for _ in range(3))) is not None
-        monkeypatch.setattr(module, "COMPILED_ROW_BYTES", 256)
-    return request.param
+@pytest.fixture(params=BACKENDS)
+def backend(request, monkeypatch):
+    """Each backend, in blocks so small that there are many."""
+    monkeypatch.setattr(torch_blocks, "BLOCK_BYTES", {"cpu": 256})
+    monkeypatch.setattr(cpu, "COMPILED_ROW_BYTES", 256)
+    with use_backend(request.param):
+        yield request.param
 
 
 def example(batch, queries, channels, rows, columns, seed=0, spread=1.0, dtype=torch.float64) -> list[Tensor]:
@@ -37,7 +35,7 @@ def example(batch, queries, channels, rows, columns, seed=0, spread=1.0, dtype=t
     return [x.to(dtype).requires_grad_() for x in given]
 
 
-def laid_out(queries, rows, columns, content, scale) -> tuple[Tensor, ...]:
+def materialised(queries, rows, columns, content, scale) -> tuple[Tensor, ...]:
     """The same by its definition, with all logits at once."""
     axes = scale[:, None] * (rows[..., None] + columns[:, :, None])
     logits = torch.einsum("brk,bkij->brij", queries, content) + axes
@@ -58,26 +56,24 @@ def results_and_gradients(function, given: list[Tensor]) -> list[Tensor]:
 @given(
     sizes, sizes, st.sampled_from([1, 2, 4, 17]), sizes, sizes, st.sampled_from([0.1, 1.0, 300.0]), st.integers(0, 999)
 )
-@pytest.mark.parametrize("way", ["compiled", "torch operations"])
-def test_it_is_softmax_attention_over_the_laid_out_logits(way, batch, queries, channels, rows, columns, spread, seed):
-    with pytest.MonkeyPatch.context() as patch:
-        if way == "torch operations":
-            patch.setattr(module, "compiled", lambda *_: None)
-        patch.setattr(module, "BLOCK_BYTES", {"cpu": 256})
-        patch.setattr(module, "COMPILED_ROW_BYTES", 256)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_it_is_softmax_over_the_materialised_logits(backend, batch, queries, channels, rows, columns, spread, seed):
+    with pytest.MonkeyPatch.context() as patch, use_backend(backend):
+        patch.setattr(torch_blocks, "BLOCK_BYTES", {"cpu": 256})
+        patch.setattr(cpu, "COMPILED_ROW_BYTES", 256)
         given = example(batch, queries, channels, rows, columns, seed, spread)
         found = results_and_gradients(grid_attention, given)
-    expected = results_and_gradients(laid_out, given)
+    expected = results_and_gradients(materialised, given)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("spread", [1, 30, 3000])
-def test_float32_is_as_good_as_the_laid_out_one(implementation, spread):
+def test_float32_is_as_good_as_the_materialised_one(backend, spread):
     """Where one element has all the weight too: each of its gradients is the small difference of two large terms."""
-    exact = results_and_gradients(laid_out, example(2, 40, 4, 33, 70, spread=spread))
+    exact = results_and_gradients(materialised, example(2, 40, 4, 33, 70, spread=spread))
     ours = results_and_gradients(grid_attention, example(2, 40, 4, 33, 70, spread=spread, dtype=torch.float32))
-    theirs = results_and_gradients(laid_out, example(2, 40, 4, 33, 70, spread=spread, dtype=torch.float32))
+    theirs = results_and_gradients(materialised, example(2, 40, 4, 33, 70, spread=spread, dtype=torch.float32))
     for mine, other, true in zip(ours, theirs, exact, strict=True):
         assert (mine - true).abs().max() < 4 * (other - true).abs().max() + 1e-6
 
@@ -86,9 +82,9 @@ def test_the_compiled_exponential_is_right_to_the_last_places():
     """Of two elements, the second's weight is 1 / (1 + e^-x): the exponential shows in it for all x."""
     x = torch.linspace(-87, 0, 100_001)
     one = torch.ones(1, len(x), 1)
-    sums, *_ = grid_attention(
-        x[None, :, None], one * 0, torch.zeros(1, len(x), 2), torch.tensor([[[[1.0, 0.0]]]]), torch.ones(1, 1, 2)
-    )
+    content, scale = torch.tensor([[[[1.0, 0.0]]]]), torch.ones(1, 1, 2)
+    with use_backend("cpu"):
+        sums, *_ = grid_attention(x[None, :, None], one * 0, torch.zeros(1, len(x), 2), content, scale)
     expected = x.double().exp() / (1 + x.double().exp())
     assert ((sums[0, :, 0] - expected) / expected).abs().max() < 1e-6
 
@@ -100,20 +96,21 @@ def test_any_number_of_threads_gives_the_same():
         found = []
         for count in (1, 4):
             torch.set_num_threads(count)
-            found.append(results_and_gradients(grid_attention, given))
+            with use_backend("cpu"):
+                found.append(results_and_gradients(grid_attention, given))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, four) for one, four in zip(*found, strict=True))
 
 
-def test_gradcheck(implementation):
+def test_gradcheck(backend):
     given = example(2, 3, 2, 3, 4)
     assert gradcheck(grid_attention, given)
     assert gradcheck(grid_attention, [*given[:3], *(x.detach() for x in given[3:])])  # without those to the content
-    assert gradcheck(grid_attention, example(1, 2, 20, 3, 1))  # more channels than are compiled
+    assert gradcheck(grid_attention, example(1, 2, 20, 3, 1))  # more channels than C++ pays for
 
 
-def test_second_order_gradients_are_refused_in_words(implementation):
+def test_second_order_gradients_are_refused_in_words(backend):
     given = example(1, 2, 2, 3, 3)
     gradients = torch.autograd.grad(grid_attention(*given)[0].sum(), given[0], create_graph=True)
     with pytest.raises(NotImplementedError, match="no second-order gradients: expected a first-order"):
@@ -121,14 +118,14 @@ def test_second_order_gradients_are_refused_in_words(implementation):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own forward mode uses it
-def test_forward_mode_is_refused_where_it_would_find_nothing(implementation):
+def test_forward_mode_is_refused_where_it_would_find_nothing(backend):
     given = example(1, 2, 2, 3, 3)
     with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
         grid_attention(*given[:3], forward_ad.make_dual(given[3], given[3]), given[4])
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap runs our operation once for each example
-def test_each_example_s_own_gradients_by_torch_func(implementation):
+def test_each_example_s_own_gradients_by_torch_func(backend):
     given = example(3, 2, 2, 3, 4)
 
     def loss(*of_one: Tensor) -> Tensor:
@@ -141,7 +138,7 @@ def test_each_example_s_own_gradients_by_torch_func(implementation):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_changes_nothing_not_even_around_the_backward_pass(implementation, dtype):
+def test_autocast_changes_nothing_not_even_around_the_backward_pass(backend, dtype):
     given = example(2, 3, 4, 5, 6, dtype=torch.float32)
     expected = results_and_gradients(grid_attention, given)
     with torch.autocast("cpu", dtype):
@@ -160,18 +157,18 @@ def test_autocast_changes_nothing_not_even_around_the_backward_pass(implementati
 def test_what_does_not_go_together_is_refused_in_words(name, wrong):
     names = ["queries", "rows", "columns", "content", "scale"]
     given = dict(zip(names, example(2, 3, 4, 4, 5), strict=True)) | {name: wrong}
-    with pytest.raises(ValueError, match=rf"{name} are \(2, .*\) of {wrong.dtype}: expected \(2, .*float64"):
+    with pytest.raises(ValueError, match=rf"{name}: expected \(2, .*float64, found \(2, .*\) of {wrong.dtype}"):
         grid_attention(*given.values())
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(2, 3, 4, dtype=torch.float16), torch.zeros(3, 4)])
 def test_other_queries_are_refused_in_words(wrong):
-    found = rf"queries are \({'2, ' if wrong.ndim == 3 else ''}3, 4\) of {wrong.dtype}"
-    with pytest.raises(ValueError, match=f"{found}: expected \\(B, R, K\\) of float32 or float64"):
+    found = rf"found \({'2, ' if wrong.ndim == 3 else ''}3, 4\) of {wrong.dtype}"
+    with pytest.raises(ValueError, match=rf"queries: expected \(B, R, K\) of float32 or float64, {found}"):
         grid_attention(wrong, *example(2, 3, 4, 4, 5)[1:])
 
 
-def test_what_does_not_lie_in_a_row_in_memory_gives_the_same(implementation):
+def test_what_does_not_lie_in_a_row_in_memory_gives_the_same(backend):
     given = example(2, 3, 4, 5, 6)
     expected = results_and_gradients(grid_attention, given)
     strided = [x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in given]
@@ -179,11 +176,11 @@ def test_what_does_not_lie_in_a_row_in_memory_gives_the_same(implementation):
     torch.testing.assert_close(results_and_gradients(grid_attention, strided), expected)
 
 
-def test_a_batch_of_none_is_one_of_none(implementation):
+def test_a_batch_of_none_is_one_of_none(backend):
     assert [x.shape[0] for x in results_and_gradients(grid_attention, example(0, 2, 3, 4, 5))] == [0] * 9
 
 
-def test_torch_knows_shapes_of_the_operations():
+def test_torch_knows_shapes_of_the_operations(backend):
     tests = ("test_schema", "test_faketensor")
     given = tuple(x.detach() for x in example(2, 3, 2, 4, 5))
     torch.library.opcheck(torch.ops.perceiver.grid_attention, given, test_utils=tests)
@@ -193,13 +190,13 @@ def test_torch_knows_shapes_of_the_operations():
         torch.library.opcheck(operation, more, test_utils=tests)
 
 
-def test_it_can_be_compiled_into_one_graph():
+def test_it_can_be_compiled_into_one_graph(backend):
     given = example(1, 3, 2, 4, 5)
     whole = torch.compile(lambda *x: grid_attention(*x)[0] * 2, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(whole(*given), grid_attention(*given)[0] * 2)
 
 
-def test_no_array_has_an_entry_for_each_logit():
+def test_no_array_has_an_entry_for_each_logit(backend):
     """What is kept between the passes is what goes in and what comes out."""
     given = example(1, 50, 3, 30, 40)
     kept: list[int] = []
@@ -218,13 +215,40 @@ def test_flops_are_counted():
     assert counter.get_total_flops() == logits * 2 * (2 + 3 + 4) * (4 + 1)
 
 
-def test_it_is_compiled_only_for_so_many_logits_that_it_pays(monkeypatch):
-    monkeypatch.setattr(module, "LEAST_COMPILED_LOGITS", 1200)
+# The choice of a backend
+
+
+def asked_of_the_compiler(monkeypatch) -> list[int]:
+    """The channels for which C++ is asked, while there is none: torch operations run."""
     asked: list[int] = []
-    monkeypatch.setattr(module, "_compile", lambda dtype, channels: asked.append(channels))
-    for channels, columns in ((1, 19), (2, 20)):
+    monkeypatch.setattr(cpu, "compiled", lambda dtype, channels: asked.append(channels))
+    return asked
+
+
+def test_it_is_compiled_only_for_so_many_logits_and_so_few_channels_that_it_pays(monkeypatch):
+    monkeypatch.setattr(cpu, "LEAST_COMPILED_LOGITS", 1200)
+    asked = asked_of_the_compiler(monkeypatch)
+    for channels, columns in ((1, 19), (2, 20), (17, 20), (16, 20)):
         sum(x.sum() for x in grid_attention(*example(1, 3, channels, 20, columns))).backward()
-    assert asked == [2, 2, 2]  # forward, and backward twice; not for 1,140 logits
+    assert asked == [2, 2, 2, 16, 16, 16]  # forward, and backward twice; not for 1,140 logits, not for 17 channels
+
+
+def test_the_choice_can_be_overridden_and_is_free_again_after_that(monkeypatch):
+    asked = asked_of_the_compiler(monkeypatch)
+    monkeypatch.setattr(cpu, "LEAST_COMPILED_LOGITS", 1)
+    with use_backend("torch"):
+        grid_attention(*example(1, 3, 2, 4, 5))
+        with use_backend(None):
+            assert dispatch.choose(2, 60, "cpu") == "cpu" and dispatch.choose(2, 60, "cuda") == "torch"
+        assert dispatch.choose(2, 60, "cpu") == "torch"
+    assert not asked
+    grid_attention(*example(1, 3, 2, 4, 5))
+    assert asked == [2]
+    with use_backend("cpu"), pytest.raises(RuntimeError, match="backend: expected a compiler that works for 'cpu'"):
+        grid_attention(*example(1, 3, 2, 4, 5))
+    with pytest.raises(ValueError, match="backend: expected torch, cpu or None, found 'gpu'"), use_backend("gpu"):
+        pass
+    assert dispatch.choose(2, 0, "cpu") == "torch"
 
 
 @pytest.mark.parametrize(
@@ -236,16 +260,17 @@ def test_it_is_compiled_only_for_so_many_logits_that_it_pays(monkeypatch):
     ],
 )
 def test_without_a_compiler_one_line_says_so_and_it_runs(compiler, options, found, monkeypatch, caplog):
-    monkeypatch.setattr(module, "COMPILER", compiler)
-    monkeypatch.setattr(module, "COMPILER_OPTIONS", options)
-    caches = (module._compile, module.say_once)
+    monkeypatch.setattr(cpu, "COMPILER", compiler)
+    monkeypatch.setattr(cpu, "COMPILER_OPTIONS", options)
+    monkeypatch.setattr(cpu, "LEAST_COMPILED_LOGITS", 0)
+    caches = (cpu.compiled, cpu.say_once)
     for cache in caches:
         cache.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
             for channels in (2, 2, 3):
                 given = example(1, 3, channels, 4, 5)
-                torch.testing.assert_close(grid_attention(*given), laid_out(*given))
+                torch.testing.assert_close(grid_attention(*given), materialised(*given))
         assert caplog.text.count("without its C++ part") == 1
         assert found in caplog.text
     finally:
@@ -255,13 +280,14 @@ def test_without_a_compiler_one_line_says_so_and_it_runs(compiler, options, foun
 
 def test_without_openmp_one_line_says_that_it_runs_on_one_core(monkeypatch, caplog):
     """A compiler that refuses the option, as Apple's does, but compiles all else."""
-    monkeypatch.setattr(module, "COMPILER", "sh")
+    monkeypatch.setattr(cpu, "COMPILER", "sh")
     script = 'for x; do [ "$x" = -fopenmp ] && exit 1; done; exec c++ "$@"'
-    monkeypatch.setattr(module, "COMPILER_OPTIONS", ["-c", script, "sh"])
-    module.say_once.cache_clear()
+    monkeypatch.setattr(cpu, "COMPILER_OPTIONS", ["-c", script, "sh"])
+    cpu.say_once.cache_clear()
     with caplog.at_level(logging.WARNING):
-        library = module.Compiled(torch.float64, 2)
+        library = cpu.Compiled(torch.float64, 2)
     assert caplog.text.count("runs on one core: the compiler knows no OpenMP") == 1
     given = example(1, 3, 2, 4, 5)
-    monkeypatch.setattr(module, "compiled", lambda *_: library)
-    torch.testing.assert_close(grid_attention(*given), laid_out(*given))
+    monkeypatch.setattr(cpu, "compiled", lambda *_: library)
+    with use_backend("cpu"):
+        torch.testing.assert_close(grid_attention(*given), materialised(*given))

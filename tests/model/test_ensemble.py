@@ -73,7 +73,7 @@ def test_the_mean_of_their_logits_is_judged():
     inputs = batch_of(torch.zeros(6))["inputs"]
     expected = sum(task(inputs) for task in alone) / 3
     torch.testing.assert_close(together(inputs), expected)
-    assert together.predict_step({"inputs": inputs}, 0)["probabilities"].allclose(expected.softmax(-1))
+    assert together.predict_step({"inputs": inputs}, 0)["predictions"].allclose(expected.softmax(-1))
 
 
 def test_the_logged_loss_is_the_mean_of_theirs():
@@ -120,15 +120,15 @@ def test_the_first_is_drawn():
         member.cross_attends[0].register_forward_hook(lambda *_, place=place: called.append(place))
     assert sorted(*figures(task.perceiver, batch, [0], data, latents=1)) == ["image"]
     assert set(called) == {0}
-    with pytest.raises(ValueError, match=r"perceiver is of type Ensemble: expected Perceiver; .* `\.first`"):
+    with pytest.raises(ValueError, match=r"perceiver: expected a Perceiver, such as `perceivers\(\).*, found Ensemble"):
         record(task.perceiver, batch["inputs"])
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"members": 0}, "members is 0: expected 1 or more"),
-        ({"members": 2, "fusion": "late"}, "members is 2: expected 1, as fusion is late"),
+        ({"members": 0}, "members: expected 1 or more, found 0"),
+        ({"members": 2, "fusion": "late"}, "members: expected 1, as fusion is late, found 2"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

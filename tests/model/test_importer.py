@@ -165,17 +165,26 @@ def test_missing_and_left_over_weights_are_named_and_nothing_is_changed(theirs):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_latents": 8}, r"embeddings\.latents is \(7, 24\), expected \(8, 24\)"),
-        ({"num_outputs": 3}, r"final_layer\.weight is \(10, 24\), expected \(3, 24\); .*final_layer\.bias is \(10,\)"),
-        ({"bands": 32, "cross_heads": 1}, r"key\.weight is \(261, 261\), expected \(133, 133\)"),
+        ({"num_latents": 8}, r"embeddings\.latents: expected \(8, 24\), found \(7, 24\)"),
+        (
+            {"num_outputs": 3},
+            r"final_layer\.weight: expected \(3, 24\), found \(10, 24\); .*layer\.bias: .*found \(10,\)",
+        ),
+        ({"bands": 32, "cross_heads": 1}, r"key\.weight: expected \(133, 133\), found \(261, 261\)"),
         ({"self_attends": 4}, r"missing \['encoder\.self_attends\.3\."),
         ({"self_attends": 2}, r"left over \['encoder\.self_attends\.2\."),
-        ({"resolution": [224]}, r"key\.weight is \(261, 261\), expected \(132, 132\)"),
-        ({"cross_attends": [1, 1], "sharing": "all"}, r"cross_attends \[1, 1\] and 1 stacks .*expected a single"),
-        ({"sharing": "none"}, r"cross_attends \[1, 0\] and 2 stacks"),
-        ({"positions": "learned", "position_width": 258, "resolution": [4, 4]}, "one modality, Fourier positions"),
-        ({"decoder": "mean"}, "expected decoder query, query_residual"),
-        ({"query_residual": False}, "expected decoder query, query_residual"),
+        ({"resolution": [224]}, r"key\.weight: expected \(132, 132\), found \(261, 261\)"),
+        (
+            {"cross_attends": [1, 1], "sharing": "all"},
+            r"cross_attends: expected a single .*, found \[1, 1\] and 1 stacks",
+        ),
+        ({"sharing": "none"}, r"cross_attends: expected a single one, .*, found \[1, 0\] and 2 stacks"),
+        (
+            {"positions": "learned", "position_width": 258, "resolution": [4, 4]},
+            "modalities: expected one, with Fourier.*, found Learned",
+        ),
+        ({"decoder": "mean"}, "decoder: expected query, with query_residual, found mean"),
+        ({"query_residual": False}, "decoder: expected query, with query_residual, found query without it"),
         ({"query_resolution": [2]}, r"left over \['decoder\.decoder\.output_position_encodings"),
     ],
 )
@@ -187,5 +196,5 @@ def test_a_perceiver_of_another_build_is_refused_in_words(theirs, changes, messa
 def test_two_modalities_are_refused_in_words(theirs):
     facts = {"channels": 3, "resolution": [4, 4]}
     perceiver = Perceiver({"a": facts, "b": facts}, 10, latent_width=24, cross_attends=[1, 0], decoder="query")
-    with pytest.raises(ValueError, match="expected one modality"):
+    with pytest.raises(ValueError, match="modalities: expected one, with Fourier positions, found Fourier"):
         load_published(perceiver, theirs.state_dict())

@@ -113,41 +113,47 @@ def test_positions_are_float32_under_autocast_and_rounded_only_when_the_content_
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({}, r"inputs has the modalities \[\]: expected some of \['image'\]"),
-        ({"sound": {}}, r"inputs has the modalities \['sound'\]: expected some of \['image'\]"),
-        ({"image": {"content": torch.zeros(2, 4, 6, 1)}}, r"'image'.*\(2, 4, 6, 1\): expected \(B, I0, I1, 3\)"),
-        ({"image": {"content": torch.zeros(2, 24, 3)}}, r"\(2, 24, 3\): expected \(B, I0, I1, 3\)"),
+        ({}, r"inputs: expected some of the modalities \['image'\], found \[\]"),
+        ({"sound": {}}, r"inputs: expected some of the modalities \['image'\], found \['sound'\]"),
+        (
+            {"image": {"content": torch.zeros(2, 4, 6, 1)}},
+            r"inputs\['image'\].*shape \(B, I0, I1, 3\), found \(2, 4, 6, 1\)",
+        ),
+        (
+            {"image": {"content": torch.zeros(2, 24, 3)}},
+            r"expected shape \(B, I0, I1, 3\), found \(2, 24, 3\)",
+        ),
         (
             {"image": {"content": torch.zeros(2, 4, 6, 3), "positions": torch.zeros(24, 2)}},
-            r"\(2, 4, 6, 3\): expected \(B, M, 3\)",
+            r"content'\]: expected shape \(B, M, 3\), found \(2, 4, 6, 3\)",
         ),
         (
             {"image": {"content": torch.zeros(2, 24, 3), "positions": torch.zeros(24, 3)}},
-            "'image'.*positions of 3 axes: expected 2",
+            r"inputs\['image'\]\['positions'\]: expected 2 axes, found 3",
         ),
         (
             {"image": {"content": torch.zeros(2, 4, 6, 3), "positions": [torch.zeros(4)]}},
-            "'image'.*positions of 1 axes: expected 2",
+            r"inputs\['image'\]\['positions'\]: expected 2 axes, found 1",
         ),
         (
             {"image": {"content": torch.zeros(2, 4, 6, 3), "positions": [torch.zeros(4), torch.zeros(2, 5)]}},
-            r"'image'.*positions of \[4, 5\] elements: expected \[4, 6\]",
+            r"inputs\['image'\]\['positions'\]: expected \[4, 6\] elements, found \[4, 5\]",
         ),
         (
             {"image": {"content": torch.zeros(2, 24, 3), "positions": torch.zeros(2, 23, 2)}},
-            r"'image'.*positions of \[23\] elements: expected \[24\]",
+            r"inputs\['image'\]\['positions'\]: expected \[24\] elements, found \[23\]",
         ),
         (
             {"image": {"content": torch.zeros(2, 4, 6, 3), "mask": torch.ones(2, 4)}},
-            r"'image'.*mask of shape \(2, 4\) and torch.float32: expected \(2, 4, 6\) and torch.bool",
+            r"inputs\['image'\]\['mask'\]: expected shape \(2, 4, 6\) and torch.bool, found \(2, 4\) and torch.float32",
         ),
         (
             {"image": {"content": torch.zeros(2, 4, 6, 3, dtype=torch.uint8)}},
-            "'image'.*content of torch.uint8: expected floating point numbers",
+            r"inputs\['image'\]\['content'\]: expected floating point numbers, found torch.uint8",
         ),
         (
             {"image": {"content": torch.zeros(2, 0, 3), "positions": torch.zeros(2, 0, 2)}},
-            r"'image'.*content of shape \(2, 0, 3\), without an element: expected at least one",
+            r"inputs\['image'\]\['content'\]: expected at least one element .*, found shape \(2, 0, 3\)",
         ),
     ],
 )
@@ -158,7 +164,20 @@ def test_a_batch_that_does_not_fit_is_told_so_in_words(batch, message):
 
 
 def test_facts_that_cannot_be_are_told_so_in_words():
-    with pytest.raises(ValueError, match="modalities is empty: expected at least one"):
+    with pytest.raises(ValueError, match=r"modalities: expected at least one, .*, found none"):
         Inputs({})
-    with pytest.raises(ValueError, match="positions is 'rotary': expected one of fourier, learned, learned_axes"):
+    with pytest.raises(ValueError, match="positions: expected fourier, learned or learned_axes, found 'rotary'"):
         Inputs({"x": {"channels": 1, "resolution": [4]}}, positions="rotary")
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"resolution": [4]}, "expected resolution, and either channels or vocabulary, found resolution"),
+        ({"channels": 3}, "expected resolution, and either channels or vocabulary, found channels"),
+        ({"channels": 3, "vocabulary": 9, "resolution": [4]}, "either channels or vocabulary, found channels, vocab"),
+    ],
+)
+def test_a_modality_has_channels_or_a_vocabulary(facts, message):
+    with pytest.raises(ValueError, match=rf"modalities\['x'\]: .*{message}"):
+        Inputs({"x": facts})

@@ -58,7 +58,7 @@ def test_a_hidden_modality_gets_no_gradient_and_changes_nothing():
 
 @pytest.mark.parametrize("given", [{}, {"video": {"content": torch.zeros(1, 2, 3)}}])
 def test_modalities_that_it_was_not_built_for_are_refused(given):
-    with pytest.raises(ValueError, match=r"inputs has the modalities \[.*\]: expected some of \['image', 'audio'\]"):
+    with pytest.raises(ValueError, match=r"inputs: expected some of the modalities \['image', 'audio'\], found \["):
         fused()(given)
 
 
@@ -118,10 +118,12 @@ def test_each_modality_is_drawn_by_its_own_perceiver():
 
 
 def test_maps_are_of_one_perceiver():
-    with pytest.raises(ValueError, match=r"perceiver is of type LateFusion: expected Perceiver; of late fusion, `\.of"):
+    with pytest.raises(
+        ValueError, match=r"perceiver: expected a Perceiver, such as `perceivers\(\).*, found LateFusion"
+    ):
         record(fused(), inputs({}))
 
 
 def test_another_fusion_is_refused():
-    with pytest.raises(InputError, match="fusion is 'middle': expected early or late"):
+    with pytest.raises(InputError, match="fusion: expected early or late, found 'middle'"):
         ClassificationTask(FACTS, 3, fusion="middle", **TINY)

@@ -372,26 +372,33 @@ def test_bfloat16_as_weights_and_by_autocast_stays_near_float32():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_latents": 0}, "num_latents is 0: expected 1 or more"),
-        ({"latent_width": -8}, "latent_width is -8: expected 1 or more"),
-        ({"bands": 0}, "bands is 0: expected 1 or more"),
-        ({"widening": 0}, "widening is 0: expected 1 or more"),
-        ({"num_queries": 0}, "num_queries is 0: expected 1 or more"),
-        ({"self_heads": 0}, "self_heads is 0: expected 1 or more"),
-        ({"self_heads": 3}, "self_heads is 3: expected a divisor of 8, which is self_qk_width or.*latent_width"),
-        ({"self_v_width": 9}, "self_heads is 2: expected a divisor of 9, which is self_v_width"),
-        ({"cross_heads": 4}, "cross_heads is 4: expected a divisor of 13, which is cross_qk_width or.*input array"),
-        ({"cross_qk_width": 8, "cross_heads": 3}, "cross_heads is 3: expected a divisor of 8"),
-        ({"decoder": "query", "decoder_heads": 3}, "decoder_heads is 3: expected a divisor of 8"),
-        ({"cross_attends": []}, r"cross_attends is \[\].*with one cross-attend at the least"),
-        ({"cross_attends": [0, 0]}, r"cross_attends is \[0, 0\].*with one cross-attend at the least"),
-        ({"cross_attends": [2, -1]}, r"cross_attends is \[2, -1\].*0 or more"),
-        ({"cross_attends": [0, 1]}, r"cross_attends is \[0, 1\]: expected the first block to begin with one or more"),
-        ({"self_attends": -1}, "self_attends is -1.*0 or more"),
-        ({"sharing": "some"}, "sharing is 'some': expected paper, none or all"),
-        ({"decoder": "max"}, "decoder is 'max': expected mean or query"),
-        ({"positions": "rotary"}, "positions is 'rotary': expected one of fourier, learned, learned_axes"),
-        ({"dropout": 2.0}, "dropout is 2.0: expected 0 or more and below 1"),
+        ({"num_latents": 0}, "num_latents: expected 1 or more, found 0"),
+        ({"latent_width": -8}, "latent_width: expected 1 or more, found -8"),
+        ({"bands": 0}, "bands: expected 1 or more, found 0"),
+        ({"widening": 0}, "widening: expected 1 or more, found 0"),
+        ({"num_queries": 0}, "num_queries: expected 1 or more, found 0"),
+        ({"self_heads": 0}, "self_heads: expected 1 or more, found 0"),
+        ({"cross_v_width": 0}, "cross_v_width: expected 1 or more, found 0"),
+        ({"token_width": 0}, "token_width: expected 1 or more, found 0"),
+        ({"self_heads": 3}, "self_heads: expected a divisor of 8, which is self_qk_width or.*latent_width, found 3"),
+        ({"self_v_width": 9}, "self_heads: expected a divisor of 9, which is self_v_width.*, found 2"),
+        (
+            {"cross_heads": 4},
+            "cross_heads: expected a divisor of 13, which is cross_qk_width or.*input array.*, found 4",
+        ),
+        ({"cross_qk_width": 8, "cross_heads": 3}, "cross_heads: expected a divisor of 8.*, found 3"),
+        ({"decoder": "query", "decoder_heads": 3}, "decoder_heads: expected a divisor of 8.*, found 3"),
+        ({"cross_attends": []}, r"cross_attends: expected.*with one cross-attend at the least, found \[\]"),
+        ({"cross_attends": [0, 0]}, r"cross_attends: expected.*with one cross-attend at the least, found \[0, 0\]"),
+        ({"cross_attends": [2, -1]}, r"cross_attends: expected one number, 0 or more.*, found \[2, -1\]"),
+        ({"cross_attends": [0, 1]}, r"cross_attends: expected the first block to begin with one.*, found \[0, 1\]"),
+        ({"self_attends": -1}, "self_attends: expected 0 or more, found -1"),
+        ({"sharing": "some"}, "sharing: expected paper, none or all, found 'some'"),
+        ({"decoder": "max"}, "decoder: expected mean or query, found 'max'"),
+        ({"positions": "rotary"}, "positions: expected fourier, learned or learned_axes, found 'rotary'"),
+        ({"dropout": 2.0}, "dropout: expected 0 or more and below 1, found 2.0"),
+        ({"highest_frequency": 0}, "highest_frequency: expected more than 0, found 0"),
+        ({"query_resolution": [3, 0]}, r"query_resolution: expected one number, 1 or more, .*, found \[3, 0\]"),
     ],
 )
 def test_an_argument_that_cannot_be_is_named(changes, message):
@@ -400,18 +407,22 @@ def test_an_argument_that_cannot_be_is_named(changes, message):
 
 
 def test_no_outputs_and_no_modalities_are_named():
-    with pytest.raises(ValueError, match="num_outputs is 0: expected 1 or more"):
+    with pytest.raises(ValueError, match="num_outputs: expected 1 or more, found 0"):
         Perceiver(FUSED, 0)
-    with pytest.raises(ValueError, match="modalities is empty"):
+    with pytest.raises(ValueError, match=r"modalities: expected at least one, .*, found none"):
         Perceiver({}, 3)
 
 
 @pytest.mark.parametrize(
     ("changes", "axes", "message"),
     [
-        ({}, 1, "query_positions were given to a decoder without"),
-        ({"decoder": "query"}, 1, "query_positions were given to a decoder without"),
-        ({"decoder": "query", "query_resolution": [3, 4]}, 3, "query_positions have 3 axes: expected 2"),
+        ({}, 1, r"query_positions: expected none, as the model has no query_resolution, found \(5, 1\)"),
+        (
+            {"decoder": "query"},
+            1,
+            r"query_positions: expected none, as the model has no query_resolution, found \(5, 1\)",
+        ),
+        ({"decoder": "query", "query_resolution": [3, 4]}, 3, "query_positions: expected 2 axes, found 3"),
     ],
 )
 def test_query_positions_that_nothing_asks_for_are_refused(changes, axes, message):
@@ -421,6 +432,6 @@ def test_query_positions_that_nothing_asks_for_are_refused(changes, axes, messag
 
 def test_a_batch_with_a_modality_that_the_model_does_not_know_is_refused():
     with pytest.raises(
-        ValueError, match=r"inputs has the modalities \['smell'\]: expected some of \['image', 'points'"
+        ValueError, match=r"inputs: expected some of the modalities \['image', 'points', 'sound'\], found \['smell'\]"
     ):
         small(FUSED)({"smell": {"content": normal(1, 2, 3)}})
