@@ -4,6 +4,7 @@ Data sets are imported when they are named, since each brings libraries of its o
 the classes that are imported.
 """
 
+import inspect
 import re
 import typing
 from collections.abc import Iterable
@@ -74,12 +75,15 @@ def arguments(cls: Any) -> dict[str, Any]:
     return {action.dest: action for action in actions(parser) if action.dest.split(".")[-1] not in own}
 
 
-def default_of(cls: Any, name: str) -> Any:
-    """The default of a class's argument; KeyError if it has no such argument, or one without a default."""
-    action = arguments(cls)[name]
-    if action.required:
-        raise KeyError(name)
-    return action.default
+def default_of(cls: type, name: str) -> Any:
+    """The default of an argument of a class, or of one that it hands on to; KeyError where there is none."""
+    for one in cls.__mro__:
+        parameter = inspect.signature(one.__init__).parameters.get(name) if "__init__" in vars(one) else None
+        if parameter is not None:
+            if parameter.default is parameter.empty:
+                break
+            return parameter.default
+    raise KeyError(name)
 
 
 def fields(cls: Any) -> dict[str, Any]:

@@ -15,7 +15,12 @@ from perceiver_lightning.cli.classes import LAZY, fields, find_class, known_clas
 # Of one class: the name before, the name now.
 RENAMED = {"Paired": {"members": "datamodules"}}
 OWN = ("class_path", "init_args", "dict_kwargs")  # of jsonargparse, beside or around a class's arguments
+# What every class once took and some do not: left out where it says nothing.
+GONE = {"multilabel": False, "class_names": None, "num_classes": None}
 CACHES = {True: "memory", False: None, "true": "memory", "false": "null"}  # images once said true or false
+
+
+UNKNOWN = object()  # the type of an argument that a class does not have
 
 
 class Translation:
@@ -42,6 +47,8 @@ class Translation:
         result: dict[str, Any] = {}
         for key, value in given.items():
             keys, kind = self.now((*path, str(key)))
+            if kind is UNKNOWN and key in GONE and value is GONE[key]:
+                continue
             value = self.config(value, (*path, str(key)))
             inner = result
             for group in keys[start:-1]:
@@ -71,7 +78,7 @@ class Translation:
         return as_cache(value, kind)
 
     def now(self, path: tuple[str, ...]) -> tuple[tuple[str, ...], Any]:
-        """The keys that lead to what this path led to, and the type of what is there, as far as it is known.
+        """The keys that lead where this path led, and the type of that; UNKNOWN where a class has no such argument.
 
         `init_args` may be left out, as jsonargparse has it.
         """
@@ -86,12 +93,14 @@ class Translation:
                     continue
             if own is None or key == "init_args":
                 now.append(key)
+                kind = None
                 continue
             known = fields(own)
             key = key if key in known else RENAMED.get(own.__name__, {}).get(key, key)
             groups = [name for name in known if name.split(".")[1:] == [key]]
-            now += groups[0].split(".") if key not in known and len(groups) == 1 else [key]
-            kind = known.get(key)
+            key = groups[0] if key not in known and len(groups) == 1 else key
+            now += key.split(".")
+            kind = known.get(key, UNKNOWN)
             own = next((one for one in (kind, *typing.get_args(kind)) if typing.is_typeddict(one)), None)
         return tuple(now), kind
 

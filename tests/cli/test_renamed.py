@@ -103,6 +103,8 @@ def of_sounds(**given: typing.Any) -> dict:
         ({"cache": False}, {"cache": None}),
         ({"cache": "disk"}, {"cache": "disk"}),
         ({"no_such": 1}, {"no_such": 1}),
+        ({"multilabel": False, "class_names": None}, {}),  # said nothing, and not every class takes them now
+        ({"multilabel": True}, {"multilabel": True}),
         ({"augment": {"mixup": 0.2}}, {"augment": {"mixup": 0.2}}),
     ],
 )
