@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from grouped import made
 from image_files import batch_of
 from jsonargparse import ArgumentParser
 from sound_files import (
@@ -19,6 +20,7 @@ from sound_files import (
 
 from datamodules import ESC, FSDD, AudioFolder, AudioTable, SpeechCommands
 from datamodules.audio.esc import ESC10, ESC50
+from datamodules.audio.spectrogram import Spectrogram
 from datamodules.audio.speech_commands import WORDS
 from datamodules.base import DataModule, check_batch
 from perceiver_lightning.errors import InputError
@@ -152,7 +154,7 @@ def test_a_table_of_esc_that_names_absent_files(tmp_path):
 
 def test_speech_commands_keep_their_lists(tmp_path):
     write_speech_commands(tmp_path)
-    data = SpeechCommands(str(tmp_path), mels=8)
+    data = SpeechCommands(str(tmp_path), spectrogram=Spectrogram(mels=8))
     assert data.num_classes == 35
     names = names_of(data)
     are_apart(names, 4 * 35)
@@ -177,7 +179,9 @@ def test_speech_commands_say_what_is_missing(tmp_path):
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 def test_a_folder_of_any_format(tmp_path, suffix):
     write_folder(tmp_path, 10, suffix)
-    data = AudioFolder(str(tmp_path), mels=8, sample_rate=8000, test_fraction=0.2, val_fraction=0.25)
+    data = AudioFolder(
+        str(tmp_path), sample_rate=8000, test_fraction=0.2, val_fraction=0.25, spectrogram=Spectrogram(mels=8)
+    )
     assert data.class_names == ["high", "low"]
     names = names_of(data)
     are_apart(names, 20)
@@ -195,9 +199,9 @@ def test_a_truncated_clip_is_named_or_left_out_and_counted(tmp_path, caplog):
     for cache in ("memory", "disk", None):
         options = {"cache": cache, "cache_dir": str(tmp_path / "cache"), "val_fraction": 0.3}
         with pytest.raises(InputError, match=f"{path}: expected .* bytes of sound, as its header says, found 256"):
-            names_of(AudioFolder(str(tmp_path), **options))
+            names_of(made(AudioFolder, str(tmp_path), **options))
         caplog.clear()
-        data = AudioFolder(str(tmp_path), skip_broken=True, **options)
+        data = made(AudioFolder, str(tmp_path), skip_broken=True, **options)
         data.setup("fit")
         assert len(data.train_set) + len(data.val_set) == 11
         assert "left out 1 of" in caplog.messages[-1] and "['train/low/3.wav']" in caplog.messages[-1]
@@ -216,7 +220,7 @@ def test_the_number_of_classes_stands_in_for_a_missing_folder(tmp_path):
 
 
 def table(folder: Path, **options) -> AudioTable:
-    return AudioTable(str(folder / "table.csv"), sample_rate=8000, mels=8, **options)
+    return made(AudioTable, str(folder / "table.csv"), sample_rate=8000, mels=8, **options)
 
 
 def test_a_table_with_named_folds(tmp_path):
@@ -300,10 +304,10 @@ def test_a_table_says_what_is_wrong(tmp_path):
 @pytest.mark.parametrize(
     "class_path, init_args, kind",
     [
-        ("FSDD", {"test_speakers": ["theo"], "mels": None, "patch": [32]}, FSDD),
+        ("FSDD", {"test_speakers": ["theo"], "spectrogram": {"mels": None}, "patch": [32]}, FSDD),
         ("ESC", {"classes": 10, "test_fold": 2, "cache": "disk"}, ESC),
-        ("SpeechCommands", {"spec_augment": [2, 20, 2, 8]}, SpeechCommands),
-        ("AudioFolder", {"root": "nowhere", "num_classes": 2, "noise": [10, 30]}, AudioFolder),
+        ("SpeechCommands", {"augment": {"spec_augment": [2, 20, 2, 8]}}, SpeechCommands),
+        ("AudioFolder", {"root": "nowhere", "num_classes": 2, "augment": {"noise": [10, 30]}}, AudioFolder),
         ("AudioTable", {"table": "nowhere", "num_classes": 2, "label_separator": ",", "test_fold": 1}, AudioTable),
     ],
 )
@@ -321,14 +325,19 @@ def test_all_are_made_from_a_config(class_path, init_args, kind):
 
 @has_data
 def test_real_spoken_digits():
-    data = FSDD(str(DATA / "fsdd" / "recordings"), mels=40, window=256, hop=80, patch=[2, 4], cache="memory")
+    data = FSDD(
+        str(DATA / "fsdd" / "recordings"),
+        patch=[2, 4],
+        cache="memory",
+        spectrogram=Spectrogram(mels=40, window=256, hop=80),
+    )
     data.setup("fit")
     data.setup("test")
     assert [len(split) for split in (data.train_set, data.val_set, data.test_set)] == [2430, 270, 300]
     assert min(data.class_counts()) >= 242
     torch.manual_seed(0)
     batch = data.finish(next(iter(data.train_dataloader())), training=True)
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
     speech = batch["inputs"]["audio"]
     assert 0.4 < speech["content"][speech["mask"]].std() < 1.1
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from grouped import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import batch_of
@@ -10,6 +11,7 @@ from sound_files import write_folder, write_sound, write_table
 from torch import Tensor
 
 from datamodules import AudioFolder, AudioTable
+from datamodules.audio.spectrogram import Spectrogram
 from datamodules.base import check_batch
 from datamodules.common.collate import collate
 from perceiver_lightning.errors import InputError
@@ -29,7 +31,7 @@ FORMS = {
 
 
 def absent(**options) -> AudioFolder:
-    return AudioFolder("nowhere", num_classes=2, **options)
+    return made(AudioFolder, "nowhere", num_classes=2, **options)
 
 
 def made_of(sounds: list[Tensor]) -> dict:
@@ -55,7 +57,7 @@ def test_a_full_clip_has_the_whole_axis_and_the_facts_size(options):
     data = absent(**options)
     batch = data.finish(made_of([torch.randint(-9999, 9999, (data.length, data.channels)).short()] * 2), False)
     audio = batch["inputs"]["audio"]
-    check_batch(batch, data.modalities, 2)
+    check_batch(batch, data.modalities)
     assert set(audio) == {"content"}
     assert list(audio["content"].shape[1:-1]) == data.modalities["audio"]["resolution"]
 
@@ -79,7 +81,7 @@ def test_a_padded_clip_gives_the_very_output_that_it_gives_alone(options):
     def check(lengths: list[int]) -> None:
         sounds = [(torch.randn(length, data.channels) * 3000).short() for length in lengths]
         batch = data.finish(made_of(sounds), training=False)
-        check_batch(batch, data.modalities, 2)
+        check_batch(batch, data.modalities)
         with torch.no_grad():
             together = model(batch["inputs"])
             alone = torch.cat([model(data.finish(made_of([sound]), False)["inputs"]) for sound in sounds])
@@ -124,10 +126,10 @@ AUGMENTED = {"time_shift": 0.01, "speed": 0.2, "gain": 6.0, "noise": [5.0, 20.0]
 )
 def test_training_is_augmented_within_each_clip_and_evaluation_never(tmp_path, options):
     write_folder(tmp_path / "train", 6)
-    data = AudioFolder(str(tmp_path), val_fraction=0.3, cache="memory", **options)
+    data = made(AudioFolder, str(tmp_path), val_fraction=0.3, cache="memory", **options)
     raw = batch_of(data, "train")
     first, second = (data.finish(raw, training=True) for _ in range(2))
-    check_batch(first, data.modalities, 2)
+    check_batch(first, data.modalities)
     assert not torch.equal(first["inputs"]["audio"]["content"], second["inputs"]["audio"]["content"])
     assert (first["labels"].ndim == 2) == ("mixup" in options)
     plain, again = (data.finish(batch_of(data, "val"), training=False) for _ in range(2))
@@ -148,9 +150,11 @@ def test_spec_augment_hides_whole_frames_and_bands_with_the_mean():
 
 def test_several_clips_of_a_file_are_rows_of_one_example(tmp_path):
     write_folder(tmp_path, 10)
-    data = AudioFolder(str(tmp_path), seconds=0.03, sample_rate=8000, mels=8, window=64, hop=20, eval_clips=3)
+    data = AudioFolder(
+        str(tmp_path), seconds=0.03, sample_rate=8000, eval_clips=3, spectrogram=Spectrogram(mels=8, window=64, hop=20)
+    )
     batch = data.finish(batch_of(data, "val"), training=False)
-    check_batch(batch, data.modalities, 2)
+    check_batch(batch, data.modalities)
     files = len(set(batch["name"]))
     assert batch["example"].tolist() == [row for row in range(files) for _ in range(3)]
     assert batch["labels"].tolist() == [label for label in batch["labels"][::3].tolist() for _ in range(3)]
@@ -160,7 +164,7 @@ def test_several_clips_of_a_file_are_rows_of_one_example(tmp_path):
     assert predicted["name"] == batch["name"][::3]
     with torch.no_grad():
         each = task(batch["inputs"]).softmax(-1)
-    torch.testing.assert_close(predicted["probabilities"], each.unflatten(0, (-1, 3)).mean(1))
+    torch.testing.assert_close(predicted["predictions"], each.unflatten(0, (-1, 3)).mean(1))
 
 
 @pytest.mark.parametrize("table", [True, False])
@@ -169,11 +173,11 @@ def test_it_trains_validates_tests_and_predicts(tmp_path, table):
     if table:
         write_table(tmp_path, labels=("a,b", "b", ""), folds=("1", "2", "3"))
         options |= {"label_separator": ",", "test_fold": 1, "val_fold": 2}
-        data = AudioTable(str(tmp_path / "table.csv"), predict_dir=str(tmp_path / "clips"), **options)
+        data = made(AudioTable, str(tmp_path / "table.csv"), predict_dir=str(tmp_path / "clips"), **options)
         assert data.multilabel and data.class_names == ["a", "b"]
     else:
         write_folder(tmp_path / "sounds", 10)
-        data = AudioFolder(str(tmp_path / "sounds"), predict_dir=str(tmp_path / "sounds" / "low"), **options)
+        data = made(AudioFolder, str(tmp_path / "sounds"), predict_dir=str(tmp_path / "sounds" / "low"), **options)
     task = ClassificationTask(
         data.modalities, 2, data.class_names, data.multilabel, num_latents=2, latent_width=4, self_heads=1, bands=2
     )
@@ -193,9 +197,9 @@ def test_a_silent_and_a_very_short_clip_are_finite(tmp_path):
     write_sound(tmp_path / "train" / "low" / "short.wav", seconds=1 / 8000)
     write_sound(tmp_path / "train" / "low" / "silent.wav", pitch=0.0)
     for options in (WAVE, MEL):
-        data = AudioFolder(str(tmp_path), val_fraction=0.3, noise=[0, 10], gain=3, **options)
+        data = made(AudioFolder, str(tmp_path), val_fraction=0.3, noise=[0, 10], gain=3, **options)
         for training in (True, False):
-            check_batch(data.finish(batch_of(data, "train"), training), data.modalities, 2)
+            check_batch(data.finish(batch_of(data, "train"), training), data.modalities)
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_evaluation_takes_the_middle_or_pieces_from_end_to_end(ramp):
 def test_labels_one_or_several(ramp):
     assert ClipSet(ramp, 8000, 1, 10, training=False)[1]["labels"] == 1
     several = ClipSet(
-        Split(ramp.items, ramp.names, [(0, 2), ()], "here", CLIPS), 8000, 1, 10, training=False, num_classes=3
+        Split(ramp.items, ramp.names, [(0, 2), ()], "here", CLIPS, several=3), 8000, 1, 10, training=False
     )
     assert several[0]["labels"].tolist() == [1, 0, 1]
     assert several[1]["labels"].tolist() == [0, 0, 0]
@@ -220,9 +220,9 @@ def test_labels_one_or_several(ramp):
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_cache_changes_nothing_and_needs_no_files(ramp, tmp_path, on_disk):
     plain = ClipSet(ramp, 16000, 2, 10, training=False)
-    clips = ClipSet(ramp, 16000, 2, 10, training=False, cache_dir=tmp_path / "cache" if on_disk else None)
+    clips = ClipSet(ramp, 16000, 2, 10, training=False)
     expected = [clip(plain, row) for row in range(2)]
-    assert clips.prepare(skip_broken=False, cache=True) == []
+    assert clips.prepare(skip_broken=False, cache=True, folder=tmp_path / "cache" if on_disk else None) == []
     for path in ramp.items:
         (tmp_path / path).unlink()
     assert [clip(clips, row) for row in range(2)] == expected

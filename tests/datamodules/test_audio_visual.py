@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import fails
+from grouped import made
 from image_files import batch_of
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
@@ -31,19 +32,19 @@ SMALL = {
     "video": {"frames": 4, "size": 8, "patch": [2, 4, 4]},
     "audio": {"sample_rate": 8000, "mels": 8, "window": 128, "hop": 80, "patch": [2, 2]},
 }
-RAW = {  # values as they are
+RAW = {  # unchanged values
     "video": {"frames": 8, "size": 8, "mean": 0.0, "std": 1.0},
     "audio": {"sample_rate": 8000, "mels": None, "scale": [0.0, 1.0]},
 }
 
 
 def folder(root: Path, **options) -> AudioVisualFolder:
-    return AudioVisualFolder(str(root), **{**SMALL, "val_fraction": 0.3, "test_fraction": 0.2, **options})
+    return made(AudioVisualFolder, str(root), **{**SMALL, "val_fraction": 0.3, "test_fraction": 0.2, **options})
 
 
 def finished(data: DataModule, split: str, training: bool = False) -> dict:
     batch = data.finish(batch_of(data, split), training)
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
     return batch
 
 
@@ -210,7 +211,8 @@ def test_noise_keeps_off_what_is_missing(tmp_path, eval_clips):
 
 def test_it_trains_validates_tests_and_predicts(tmp_path):
     write_grid(tmp_path)
-    data = GRID(
+    data = made(
+        GRID,
         "color",
         str(tmp_path),
         val_fraction=0.25,
@@ -236,7 +238,7 @@ def test_it_trains_validates_tests_and_predicts(tmp_path):
 @pytest.mark.parametrize("label", ["color", "letter"])
 def test_grid_has_its_splits_and_labels(tmp_path, label):
     write_grid(tmp_path, label, count=2)
-    data = GRID(label, str(tmp_path), val_fraction=0.5, **SMALL)
+    data = made(GRID, label, str(tmp_path), val_fraction=0.5, **SMALL)
     assert data.class_names == SENTENCES[label] and data.num_classes == {"color": 4, "letter": 25}[label]
     names = []
     for split in ("train", "val", "test"):
@@ -258,7 +260,7 @@ def test_centred_clips_lie_about_their_word(tmp_path, label, first, cache):
         sound = np.concatenate([tone(0.1, 16000) * (i + 1) / 8 for i in range(8)])
         write_clip(path, greys(np.arange(20, 180, 20), (16, 16)), sound=sound)
     options = {"seconds": 0.4, "video": {**RAW["video"], "frames": 4}, "audio": RAW["audio"], "cache": cache}
-    data = GRID(label, str(tmp_path), centred=True, val_fraction=0.5, **options)
+    data = made(GRID, label, str(tmp_path), centred=True, val_fraction=0.5, **options)
     for split in ("train", "val", "test"):
         inputs = finished(data, split, training=split == "train")["inputs"]
         seen = inputs["video"]["content"][:, :, 4, 4, 0] * 255
@@ -268,7 +270,7 @@ def test_centred_clips_lie_about_their_word(tmp_path, label, first, cache):
             continue  # at the end of the file, to which AAC adds a little silence
         assert (loud / loud[:, -1:] - torch.arange(first + 1, first + 5) / (first + 4)).abs().max() < 0.05
     with pytest.raises(InputError, match=r"^eval_clips: expected 1 for clips that are centred, found 2"):
-        GRID(label, str(tmp_path), centred=True, eval_clips=2, **options)
+        made(GRID, label, str(tmp_path), centred=True, eval_clips=2, **options)
     table = tmp_path / "index.csv"
     whole = table.read_text()
     word, place = SENTENCES[label][0], list(SENTENCES).index(label)
@@ -276,10 +278,10 @@ def test_centred_clips_lie_about_their_word(tmp_path, label, first, cache):
         table.write_text(whole.replace(span, other))
         said = f"expected alignment_video_frames of 6 words, with '{word}' as number {place + 1}, found 'sil"
         with pytest.raises(InputError, match=f"^{table}, .*: {said}"):
-            GRID(label, str(tmp_path), centred=True, **options).setup("fit")
+            made(GRID, label, str(tmp_path), centred=True, **options).setup("fit")
     table.write_text(whole.replace("alignment_video_frames", "alignment"))
     with pytest.raises(InputError, match=r"expected the columns .*alignment_video_frames, found"):
-        GRID(label, str(tmp_path), centred=True, **options).setup("fit")
+        made(GRID, label, str(tmp_path), centred=True, **options).setup("fit")
 
 
 def test_grid_says_what_is_wrong(tmp_path):
@@ -300,7 +302,7 @@ def test_grid_says_what_is_wrong(tmp_path):
         table.write_text(text)
         with pytest.raises(InputError, match=f"^{sentence}"):
             GRID("color", str(tmp_path)).setup("fit")
-    data = GRID("color", str(tmp_path), skip_broken=True, cache="memory", val_fraction=0.3, **SMALL)
+    data = made(GRID, "color", str(tmp_path), skip_broken=True, cache="memory", val_fraction=0.3, **SMALL)
     data.setup("fit")
     assert len(data.train_set) + len(data.val_set) == 15
 
@@ -338,6 +340,9 @@ def test_a_broken_file_is_named_or_left_out(tmp_path, caplog):
             "video.patch: expected null, or .pictures, height, width. that divide the size",
         ),
         ({"audio": {"mels": 0}}, "audio.mels: expected a multiple of 1"),
+        ({"audio": {"speed": 0.1}}, "audio.speed: expected 0, as sound and pictures are changed together, found 0.1"),
+        ({"audio": {"mixup": 0.1}}, "audio.mixup: expected 0, as sound and pictures are changed together, found 0.1"),
+        ({"video": {"time_shift": 0.1}}, "video.time_shift: expected 0, as sound and pictures are changed together"),
         ({"time_shift": -1.0}, "time_shift: expected a number of at least 0, found -1.0"),
         ({"seconds": 0.0}, "seconds: expected the length of a clip, above 0, found 0.0"),
         ({"eval_clips": 0}, "eval_clips: expected an integer of at least 1, found 0"),
@@ -345,18 +350,28 @@ def test_a_broken_file_is_named_or_left_out(tmp_path, caplog):
 )
 def test_what_cannot_be_is_said(options, sentence):
     with pytest.raises(InputError, match=f"^{sentence}"):
-        AudioVisualFolder("nowhere", num_classes=2, **options)
+        made(AudioVisualFolder, "nowhere", num_classes=2, **options)
 
 
 def test_all_are_made_from_a_config():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(DataModule, "data")
-    init_args = {"label": "letter", **SMALL, "modalities": ["video"], "modality_dropout": {"video": 0.3}}
+    parts = {
+        "seconds": 0.8,
+        "video": {"frames": 4, "pictures": {"size": 8}, "patch": [2, 4, 4]},
+        "audio": {"spectrogram": {"mels": 8, "window": 256}, "augment": {"gain": 3.0}},
+    }
+    init_args = {"label": "letter", **parts, "modalities": ["video"], "modality_dropout": {"video": 0.3}}
     config = parser.parse_object({"data": {"class_path": "GRID", "init_args": init_args}})
-    made = parser.instantiate(config).data
-    assert type(made) is GRID and made.modalities == {"video": {"channels": 96, "resolution": [2, 2, 2]}}
+    data = parser.instantiate(config).data
+    assert type(data) is GRID and data.modalities == {"video": {"channels": 96, "resolution": [2, 2, 2]}}
     given = parser.parse_args(
-        ["--data=GRID", "--data.label=color", "--data.modalities=[audio]", "--data.audio={mels: 20, window: 512}"]
+        [
+            "--data=GRID",
+            "--data.label=color",
+            "--data.modalities=[audio]",
+            "--data.audio={spectrogram: {mels: 20, window: 512}}",
+        ]
     )
     assert parser.instantiate(given).data.modalities["audio"]["resolution"] == [300, 20]
     for wrong in ({"label": "noun"}, {"label": "color", "modalities": ["sound"]}, {"label": "color", "videos": 3}):
@@ -369,7 +384,7 @@ def test_all_are_made_from_a_config():
 
 @has_data
 def test_real_sentences():
-    data = GRID("letter", str(DATA), val_fraction=0.15, **{**SMALL, "seconds": 3.0, "audio": {}})
+    data = made(GRID, "letter", str(DATA), val_fraction=0.15, **{**SMALL, "seconds": 3.0, "audio": {}})
     data.setup("fit")
     data.setup("test")
     assert [len(split) for split in (data.train_set, data.val_set, data.test_set)] == [408, 72, 120]
@@ -380,7 +395,7 @@ def test_real_sentences():
         assert len(other.class_counts()) == count and min(other.class_counts()) > 0
     data.batch_size = 4
     batch = data.finish(next(iter(data.train_dataloader())), training=True)
-    check_batch(batch, data.modalities, 25)
+    check_batch(batch, data.modalities)
     assert batch["inputs"]["audio"]["content"].shape[1:] == (300, 64, 1)
     assert batch["inputs"]["audio"]["content"].std() > 0.5
 
@@ -403,7 +418,7 @@ def test_types_and_keys_of_one_modality_are_checked(capsys, given, sentence):
 
 def test_noise_of_several_modalities_is_drawn_in_one_order(monkeypatch):
     drawn = []
-    monkeypatch.setattr("datamodules.audio_visual.noisy", lambda content, level, generator: drawn.append(level))
+    monkeypatch.setattr("datamodules.audio_visual.base.noisy", lambda content, level, generator: drawn.append(level))
     example = {"inputs": {"video": {"content": None}, "audio": {"content": None}}, "name": "x"}
     for levels in ({"video": 1.0, "audio": 2.0}, {"audio": 2.0, "video": 1.0}):
         drawn.clear()

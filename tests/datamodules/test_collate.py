@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.common.collate import LATER, collate
+from datamodules.common.collate import LATER, collate, rows_of_clips
+from datamodules.common.masking import masked
 from perceiver_lightning.errors import InputError
 
 
@@ -84,6 +85,29 @@ def test_a_modality_that_an_example_lacks_is_masked(positions):
     assert batch["x"]["mask"].tolist() == [[True] * 4, [False] * 4]
     assert batch["x"]["content"][1].eq(0).all()
     assert set(batch["y"]) == {"content"}
+
+
+def test_tokens_are_padded_and_masked():
+    texts = [{"inputs": {"text": {"content": torch.arange(1, 1 + length)}}} for length in (3, 2)]
+    batch = collate([*texts, {"inputs": {"x": {"content": torch.ones(2, 1)}}}])["inputs"]
+    assert batch["text"]["content"].tolist() == [[1, 2, 3], [1, 2, 0], [0, 0, 0]]
+    assert batch["text"]["content"].dtype == torch.int64
+    assert batch["text"]["mask"].tolist() == [[True] * 3, [True, True, False], [False] * 3]
+    assert torch.equal(batch["text"]["positions"][0][1], torch.tensor([-1.0, 1.0, 0.0]))
+    assert collate(texts[:1] * 2)["inputs"]["text"]["content"].tolist() == [[1, 2, 3]] * 2
+    kept = torch.tensor([False, True, True])
+    assert masked(batch["text"], kept)["mask"].tolist() == [[False] * 3, [True, True, False], [False] * 3]
+
+
+def test_rows_of_clips_repeat_names_and_targets_of_any_key():
+    inputs = {"x": {"content": torch.arange(12.0).view(2, 3, 2, 1)}}
+    rest = {"labels": torch.tensor([4, 5]), "targets": torch.tensor([[0.5], [1.5]]), "name": ["a", "b"]}
+    rows = rows_of_clips({"inputs": inputs, **rest}, {"x": 3})
+    assert rows["inputs"]["x"]["content"].shape == (6, 2, 1)
+    assert rows["example"].tolist() == [0, 0, 0, 1, 1, 1] and rows["name"] == ["a"] * 3 + ["b"] * 3
+    assert rows["labels"].tolist() == [4] * 3 + [5] * 3
+    assert rows["targets"].tolist() == [[0.5]] * 3 + [[1.5]] * 3
+    assert rows_of_clips(rows, {"x": 3}) is rows
 
 
 def test_labels_names_and_parts_of_an_example():

@@ -3,13 +3,13 @@
 import threading
 import time
 
+import numpy as np
 import pytest
-import torch
 from image_files import batch_of
-from torch import Tensor
 
+from datamodules.common.classes import class_facts
 from datamodules.common.files import Files, FileSet
-from datamodules.common.progress import for_all
+from datamodules.common.progress import map_in_threads
 from datamodules.common.splits import Kind, Split
 from perceiver_lightning.errors import InputError
 
@@ -17,21 +17,22 @@ NUMBERS = Kind("numbers", (".txt",), float)
 
 
 class NumberSet(FileSet):
-    def read(self, row: int) -> Tensor:
+    def read(self, name: str, row: int) -> np.ndarray:
         try:
-            return torch.tensor([[self.split.kind.open(self.split.items[row])]])
+            return np.array([[self.split.kind.open(self.split.items[row])]], np.float32)
         except ValueError as error:
             raise InputError(f"{self.split.items[row]}: expected a number") from error
 
     def __getitem__(self, row: int) -> dict:
-        return self.example(row, {"number": {"content": self.content(row)}})
+        return self.example(row, {"number": {"content": self.content(row)["number"]}})
 
 
 class Numbers(Files):
     """The signs of numbers: `items[i]` is of class i % 2, and validation is cut from train."""
 
-    def __init__(self, items: list[str], **options):
-        super().__init__(NUMBERS, {"number": {"channels": 1, "resolution": [1]}}, 2, ["even", "odd"], **options)
+    def __init__(self, items: list[str], multilabel: bool = False, **options):
+        facts = class_facts(2, ["even", "odd"], multilabel)
+        super().__init__(NUMBERS, {"number": {"channels": 1, "resolution": [1]}}, facts, **options)
         self.items = items
 
     def find_train(self):
@@ -41,7 +42,7 @@ class Numbers(Files):
         return Split(self.items[:2], self.items[:2], [0, 1], "here", NUMBERS)
 
     def make_set(self, split: Split, training: bool) -> NumberSet:
-        return NumberSet(split)
+        return NumberSet(split, {"number": {}})
 
     def finish(self, batch, training):
         return batch
@@ -55,11 +56,11 @@ def test_all_results_in_order_from_several_threads():
         time.sleep(0.002 * (i % 3))
         return i * i
 
-    assert list(for_all(square, range(50), "Squaring")) == [i * i for i in range(50)]
+    assert list(map_in_threads(square, range(50), "Squaring")) == [i * i for i in range(50)]
     assert threading.get_ident() not in threads
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", ["memory", None])
 def test_validation_is_cut_and_broken_files_are_left_out(cache, caplog):
     items = [str(i) for i in range(20)]
     whole = Numbers(items, val_fraction=0.2, cache=cache)
@@ -67,7 +68,7 @@ def test_validation_is_cut_and_broken_files_are_left_out(cache, caplog):
     assert sorted([*train["name"], *val["name"]], key=int) == items and len(val["name"]) == 4
     assert train["inputs"]["number"]["content"].flatten().tolist() == [float(name) for name in train["name"]]
     assert train["labels"].tolist() == [int(name) % 2 for name in train["name"]]
-    assert (whole.train_set.cached is not None) == cache
+    assert bool(whole.train_set.arrays) == bool(cache)
 
     worse = Numbers(["x" if name == train["name"][3] else name for name in items], val_fraction=0.2, cache=cache)
     with pytest.raises(InputError, match=r"^x: expected a number$"):

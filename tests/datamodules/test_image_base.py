@@ -4,11 +4,13 @@ import shutil
 
 import pytest
 import torch
+from grouped import made
 from image_files import batch_of, write_images
 from pytorch_lightning import LightningModule, Trainer
 
 from datamodules import Digits, ImageFolder
 from datamodules.base import check_batch
+from datamodules.image.augment import ImageAugment
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.tasks.classification import ClassificationTask
 
@@ -17,33 +19,35 @@ def test_the_cache_changes_nothing_and_needs_no_files(tmp_path):
     folder = tmp_path / "images"
     for name, value in (("cat", 10), ("dog", 200)):
         write_images(folder / "train" / name, 10, value)
-    without, cached = ImageFolder(str(folder), size=4), ImageFolder(str(folder), size=4, cache=True)
+    without, cached = ImageFolder(str(folder), size=4), ImageFolder(str(folder), size=4, cache="memory")
     expected = batch_of(without, "train")
     cached.setup("fit")
     shutil.rmtree(folder)
     batch = batch_of(cached, "train")
     assert torch.equal(batch["inputs"]["image"]["content"], expected["inputs"]["image"]["content"])
-    assert isinstance(cached.train_set.cached, torch.Tensor)
+    assert isinstance(cached.train_set.images, torch.Tensor)
 
 
 def test_random_resized_crops_are_cut_from_whole_images(tmp_path):
     for name in ("cat", "dog"):
         write_images(tmp_path / "train" / name, 8)
-    data = ImageFolder(str(tmp_path), size=4, cache=True, random_resized_crop=[0.5, 1.0], val_fraction=0.25)
+    data = ImageFolder(
+        str(tmp_path), size=4, cache="memory", val_fraction=0.25, augment=ImageAugment(random_resized_crop=[0.5, 1.0])
+    )
     content = batch_of(data, "train")["inputs"]["image"]["content"]
     assert content.shape == (12, 4, 4, 3)
-    assert data.train_set.cached.shape == (12, 6, 8, 3)
-    assert data.val_set.cached.shape == (4, 4, 4, 3)
+    assert data.train_set.images.shape == (12, 6, 8, 3)
+    assert data.val_set.images.shape == (4, 4, 4, 3)
 
 
 def test_permuted_pixels_keep_their_positions_in_every_split():
-    plain, permuted = Digits(), Digits(permute_pixels=7)
+    ordinary, permuted = Digits(), Digits(permute_pixels=7)
     axis = torch.linspace(-1, 1, 8)
     for split in ("train", "val", "test"):
-        grid = plain.finish(batch_of(plain, split), False)["inputs"]["image"]["content"]
+        grid = ordinary.finish(batch_of(ordinary, split), False)["inputs"]["image"]["content"]
         batch = permuted.finish(batch_of(permuted, split), False)
         image = batch["inputs"]["image"]
-        check_batch(batch, permuted.modalities, 10)
+        check_batch(batch, permuted.modalities)
         assert image["content"].shape == (len(grid), 64, 1)
         assert not torch.equal(image["content"], grid.flatten(1, 2))
         for place, (y, x) in enumerate(image["positions"]):
@@ -52,15 +56,15 @@ def test_permuted_pixels_keep_their_positions_in_every_split():
 
 
 def test_permuted_pixels_are_priced_as_the_coordinates_that_they_are():
-    plain, permuted = Digits(), Digits(permute_pixels=7)
-    assert (plain.elements, permuted.elements) == ({}, {"image": 64})
+    ordinary, permuted = Digits(), Digits(permute_pixels=7)
+    assert (ordinary.elements, permuted.elements) == ({}, {"image": 64})
 
 
 def test_balanced_sampling_draws_each_class_equally_often(tmp_path):
     write_images(tmp_path / "train" / "cat", 90, 10)
     write_images(tmp_path / "train" / "dog", 10, 200)
     torch.manual_seed(0)
-    data = ImageFolder(str(tmp_path), size=4, balanced_sampling=True, batch_size=8, cache=True)
+    data = ImageFolder(str(tmp_path), size=4, balanced_sampling=True, batch_size=8, cache="memory")
     data.setup("fit")
     assert data.class_counts() == [81, 9]
     drawn = torch.cat([batch["labels"] for _ in range(10) for batch in data.train_dataloader()])
@@ -92,16 +96,20 @@ class Recorder(LightningModule):
 
 
 def test_only_training_is_augmented():
-    data = Digits(random_crop=2, horizontal_flip=True, mixup=0.5, rand_augment=[2, 9], batch_size=1293, split_seed=3)
+    data = Digits(
+        batch_size=1293,
+        split_seed=3,
+        augment=ImageAugment(random_crop=2, horizontal_flip=True, mixup=0.5, rand_augment=[2, 9]),
+    )
     model = Recorder()
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     trainer = Trainer(max_epochs=1, num_sanity_val_steps=0, enable_model_summary=False, **options)
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
-    plain = Digits(split_seed=3)
+    ordinary = Digits(split_seed=3)
     for split, is_same in (("val", True), ("test", True), ("train", False)):
         (batch,) = model.batches[split]
-        expected = plain.finish(batch_of(plain, split), False)
+        expected = ordinary.finish(batch_of(ordinary, split), False)
         content = batch["inputs"]["image"]["content"]
         assert content.shape == expected["inputs"]["image"]["content"].shape
         if is_same:
@@ -112,7 +120,7 @@ def test_only_training_is_augmented():
 
 
 def test_mixing_is_over_from_the_epoch_that_is_said():
-    data = Digits(cutmix=1.0, mixup_off_epoch=2, batch_size=1293, split_seed=3)
+    data = Digits(batch_size=1293, split_seed=3, augment=ImageAugment(cutmix=1.0, mixup_off_epoch=2))
     model = Recorder()
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     Trainer(max_epochs=4, enable_model_summary=False, limit_val_batches=0, **options).fit(model, data)
@@ -135,7 +143,9 @@ def test_ten_crops_of_an_image_are_judged_as_one(permute_pixels):
     content = batch["inputs"]["image"]["content"]
     corners = [content[:, y : y + 8, x : x + 8] for y, x in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))]
     with torch.no_grad():
-        all_ten = [task.probabilities(task({"image": {"content": of}})) for one in corners for of in (one, one.flip(2))]
+        all_ten = [
+            task.predictions(task({"image": {"content": view}})) for one in corners for view in (one, one.flip(2))
+        ]
     right = (sum(all_ten).argmax(1) == batch["labels"]).float().mean()
     assert found["test/accuracy"] == pytest.approx(float(right), abs=1e-6)
     assert int(task.confusion_matrix.sum()) == len(content) == 360
@@ -175,4 +185,4 @@ def test_ten_crops_of_an_image_are_judged_as_one(permute_pixels):
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(InputError, match=message):
-        Digits(**options)
+        made(Digits, **options)

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from datamodules import Digits, ImageFolder, TorchvisionImages
 from datamodules.base import DataModule, check_batch
+from datamodules.image.augment import ImageAugment
 from perceiver_lightning.errors import InputError
 
 DATA = Path(os.environ.get("PERCEIVER_DATA", "data")) / "images"
@@ -69,13 +70,13 @@ def test_digits_are_the_scans():
     assert batch["labels"].tolist() == digits.target[rows].tolist()
     expected = torch.tensor(digits.images[rows] / 8 - 1).float()[..., None]  # 0 to 16 become -1 to 1
     torch.testing.assert_close(batch["inputs"]["image"]["content"], expected, atol=1.001 / 255, rtol=0)  # half a byte
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
 
 
 def test_digits_are_kept_in_memory_unless_told_otherwise():
-    kept, read = Digits(), Digits(cache=False)
+    kept, read = Digits(), Digits(cache=None)
     batches = [batch_of(data, "train")["inputs"]["image"]["content"] for data in (kept, read)]
-    assert kept.train_set.cached is not None and read.train_set.cached is None
+    assert kept.train_set.images is not None and read.train_set.images is None
     assert torch.equal(*batches)
 
 
@@ -127,7 +128,7 @@ def test_one_folder_is_split_by_seed(one_folder):
 
 def test_fit_does_not_touch_the_test_split(folder):
     shutil.rmtree(folder / "test")
-    data = ImageFolder(str(folder), size=4, cache=True)
+    data = ImageFolder(str(folder), size=4, cache="memory")
     data.setup("fit")
     assert data.test_set is None
     with pytest.raises(InputError, match=f"root: expected .* found no folder {folder / 'test'}"):
@@ -137,10 +138,12 @@ def test_fit_does_not_touch_the_test_split(folder):
 def test_sizes_that_vary_are_padded_and_masked(tmp_path):
     write_images(tmp_path / "train" / "cat", 6, 51, size=None)
     write_images(tmp_path / "train" / "dog", 6, 51, size=None)
-    data = ImageFolder(str(tmp_path), size=None, resolution=[7, 9], horizontal_flip=True, val_fraction=0.5)
+    data = ImageFolder(
+        str(tmp_path), size=None, resolution=[7, 9], val_fraction=0.5, augment=ImageAugment(horizontal_flip=True)
+    )
     batch = data.finish(batch_of(data, "train"), training=True)
     image = batch["inputs"]["image"]
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
     sizes = {(int(mask.any(1).sum()), int(mask.any(0).sum())) for mask in image["mask"]}
     assert len(sizes) > 1 and sizes <= {(5, 9), (6, 8), (7, 9), (5, 8), (6, 9), (7, 8)}
     torch.testing.assert_close(image["content"][image["mask"]].unique(), torch.tensor([51 / 255 * 2 - 1]))
@@ -209,7 +212,7 @@ def test_a_palette_with_transparency_does_not_warn(tmp_path):
         write_images(tmp_path / name, 4)
         palette = Image.open(tmp_path / name / "0.png").convert("P")
         palette.save(tmp_path / name / "0.png", transparency=bytes(range(256)))
-    ImageFolder(str(tmp_path), size=4, cache=True, test_fraction=0.25, val_fraction=0.4).setup("fit")
+    ImageFolder(str(tmp_path), size=4, cache="memory", test_fraction=0.25, val_fraction=0.4).setup("fit")
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -270,7 +273,7 @@ def broken(folder: Path, *places: str) -> ImageFolder:
     return ImageFolder(str(folder), size=4, num_workers=0)
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", ["memory", None])
 @pytest.mark.parametrize("content", [b"", b"no image at all", None])
 def test_a_broken_image_is_named(folder, cache, content):
     path = folder / "train" / "dog" / "3.png"
@@ -289,7 +292,7 @@ def test_a_broken_image_is_named_by_a_worker_too(folder):
     assert f"InputError: {folder}/train/dog/3.png: expected an image, found a file that cannot be read" in last
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", ["memory", None])
 def test_broken_images_are_left_out_and_counted_when_asked(folder, cache, caplog):
     broken(folder, "train/dog/3.png", "train/cat/0.png", "test/cat/1.png")
     data = ImageFolder(str(folder), size=4, cache=cache, skip_broken=True)
@@ -316,7 +319,9 @@ def test_any_folder_is_predicted_with_names_and_without_labels(folder, tmp_path)
     write_images(tmp_path / "new" / "b", 2)
     write_images(tmp_path / "new" / "a" / "deep", 1)
     (tmp_path / "new" / "notes.txt").write_text("no image")
-    data = ImageFolder(str(folder), size=4, predict_dir=str(tmp_path / "new"), horizontal_flip=True)
+    data = ImageFolder(
+        str(folder), size=4, predict_dir=str(tmp_path / "new"), augment=ImageAugment(horizontal_flip=True)
+    )
     batch = batch_of(data, "predict")
     assert batch["name"] == ["a/deep/0.png", "b/0.png", "b/1.png"]
     assert set(batch) == {"inputs", "name"}
@@ -340,10 +345,14 @@ def test_a_folder_without_anything_to_predict_is_named(tmp_path, missing):
     "class_path, init_args, kind",
     [
         ("Digits", {"batch_size": 8, "size": [8, 8], "mean": [0.5], "permute_pixels": 3}, Digits),
-        ("TorchvisionImages", {"dataset": "SVHN", "rand_augment": [2, 9], "cutmix": 1.0}, TorchvisionImages),
+        (
+            "TorchvisionImages",
+            {"dataset": "SVHN", "augment": {"rand_augment": [2, 9], "cutmix": 1.0}},
+            TorchvisionImages,
+        ),
         (
             "ImageFolder",
-            {"root": "nowhere", "num_classes": 2, "size": 16, "random_resized_crop": [0.1, 1]},
+            {"root": "nowhere", "num_classes": 2, "size": 16, "augment": {"random_resized_crop": [0.1, 1]}},
             ImageFolder,
         ),
     ],
@@ -371,7 +380,7 @@ def test_real_clothing_photos():
     assert (min(data.class_counts()), max(data.class_counts())) == (112, 795)
     torch.manual_seed(0)
     batch = data.finish(next(iter(data.train_dataloader())), training=True)
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
     mask = batch["inputs"]["image"]["mask"]
     assert mask.shape[1:] == batch["inputs"]["image"]["content"].shape[1:3]
     assert not mask.all() and mask[:, :128, :128].all()  # the shorter side of all has 128 pixels
@@ -379,12 +388,14 @@ def test_real_clothing_photos():
 
 @has_data
 def test_real_cifar10():
-    data = ImageFolder(str(DATA / "cifar10"), size=32, random_crop=4, horizontal_flip=True, batch_size=256)
+    data = ImageFolder(
+        str(DATA / "cifar10"), size=32, batch_size=256, augment=ImageAugment(random_crop=4, horizontal_flip=True)
+    )
     data.setup("fit")
     assert (data.class_counts(), len(data.val_set)) == ([4500] * 10, 5000)
     assert not set(data.train_set.split.names) & set(data.val_set.split.names)
     batch = data.finish(next(iter(data.train_dataloader())), training=True)
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
     assert batch["inputs"]["image"]["content"].shape == (256, 32, 32, 3)
     # Photographs: neighbouring pixels are alike, and -1 to 1 is used.
     content = batch["inputs"]["image"]["content"]

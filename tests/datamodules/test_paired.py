@@ -8,13 +8,16 @@ import pytest
 import torch
 import yaml
 from command_line import TINY, fails
+from grouped import made
 from hypothesis import given
 from hypothesis import strategies as st
 from image_files import batch_of, write_images
 from sound_files import write_fsdd, write_sound
 
 from datamodules import FSDD, AudioFolder, Digits, ImageFolder, Moving, Paired, Shapes, Solids
+from datamodules.audio.spectrogram import Spectrogram
 from datamodules.base import DataModule, check_batch
+from datamodules.common.classes import class_facts
 from datamodules.common.noise import noisy
 from datamodules.multimodal.pairs import draw_pairs
 from perceiver_lightning.cli import main
@@ -28,8 +31,9 @@ class Rows(DataModule):
     `counts` are the examples of each class in train, val and test; `finish` adds a half.
     """
 
-    def __init__(self, modality: str, counts=(2, 3), names="{label}/{row}.x", classes=("cat", "dog"), **options):
-        super().__init__({modality: {"channels": 1, "resolution": [3]}}, len(classes), list(classes), **options)
+    def __init__(self, modality: str, counts=(2, 3), names="{label}/{row}.x", classes=("cat", "dog"), multilabel=False):
+        facts = class_facts(len(classes), list(classes), multilabel)
+        super().__init__({modality: {"channels": 1, "resolution": [3]}}, **facts)
         self.counts, self.names, self.modality, self.stages = counts, names, modality, []
         self.labelled = True
 
@@ -55,7 +59,7 @@ class Rows(DataModule):
 
 
 def two(counts=(2, 3), others=(4, 1), **options) -> Paired:
-    return Paired({"one": Rows("x", counts), "other": Rows("y", others)}, **options)
+    return made(Paired, {"one": Rows("x", counts), "other": Rows("y", others)}, **options)
 
 
 def values(batch: dict) -> list[tuple[int, ...]]:
@@ -66,40 +70,40 @@ def values(batch: dict) -> list[tuple[int, ...]]:
 # ---------------------------------------------------------------- facts
 
 
-def test_facts_are_those_of_all_members():
-    members = {"a": Rows("x"), "b": Solids(sizes=(4, 4, 4)), "c": Moving(sizes=(4, 4, 4))}
-    for member in (members["a"], members["b"]):
-        member.num_classes, member.class_names = 4, members["c"].class_names
-    data = Paired(members)
+def test_facts_are_those_of_all_datamodules():
+    datamodules = {"a": Rows("x"), "b": Solids(sizes=(4, 4, 4)), "c": Moving(sizes=(4, 4, 4))}
+    for data in (datamodules["a"], datamodules["b"]):
+        data.facts |= datamodules["c"].facts
+    data = Paired(datamodules)
     assert list(data.modalities) == ["x", "points", "video", "audio"]
-    assert data.modalities["video"] == members["c"].modalities["video"]
-    assert (data.num_classes, data.class_names) == (4, members["c"].class_names)
+    assert data.modalities["video"] == datamodules["c"].modalities["video"]
+    assert (data.num_classes, data.class_names) == (4, datamodules["c"].class_names)
     assert data.elements == {"points": 256}
 
 
 @pytest.mark.parametrize(
-    "members, options, message",
+    "datamodules, options, message",
     [
-        (lambda: {"a": Rows("x")}, {}, "members: expected two datamodules or more, found 1"),
+        (lambda: {"a": Rows("x")}, {}, "datamodules: expected two or more, found 1"),
         (
             lambda: {"a": Rows("x"), "b": Rows("x")},
             {},
-            r"members\['b'\]: expected modalities that no other member has, found 'x', which 'a' has too",
+            r"datamodules\['b'\]: expected modalities that no other has, found 'x', which 'a' has too",
         ),
         (
             lambda: {"a": Rows("x"), "b": Rows("y", (1, 1, 1), classes=("cat", "dog", "owl"))},
             {},
-            r"members\['b'\]: expected 2 classes, as 'a' has, found 3 \(cat, dog, owl ...\)",
+            r"datamodules\['b'\]: expected 2 classes, as 'a' has, found 3 \(cat, dog, owl ...\)",
         ),
         (
             lambda: {"a": Rows("x"), "b": Rows("y", classes=("cat", "hen"))},
             {},
-            r"members\['b'\]: class_names\[1\]: expected 'dog', as 'a' has, found 'hen'",
+            r"datamodules\['b'\]: class_names\[1\]: expected 'dog', as 'a' has, found 'hen'",
         ),
         (
             lambda: {"a": Rows("x"), "b": Rows("y", multilabel=True)},
             {},
-            r"members\['b'\]: multilabel: expected False, as 'a' has, found True",
+            r"datamodules\['b'\]: multilabel: expected False, as 'a' has, found True",
         ),
         (
             lambda: {"a": Rows("x", multilabel=True), "b": Rows("y", multilabel=True)},
@@ -109,7 +113,12 @@ def test_facts_are_those_of_all_members():
         (
             lambda: {"a": Digits(balanced_sampling=True), "b": Rows("y", [1] * 10, classes="0123456789")},
             {},
-            r"members\['a'\]: balanced_sampling: expected false, as pairs are drawn here, found true",
+            r"datamodules\['a'\]: balanced_sampling: expected false, as pairs are drawn here, found true",
+        ),
+        (
+            lambda: {"a": Rows("x"), "b": DataModule({"y": {"channels": 1, "resolution": [3]}}, num_targets=1)},
+            {},
+            r"datamodules\['b'\]: expected data with classes, found DataModule",
         ),
         (None, {"key": "(a"}, r"key: expected a regular expression, found '\(a' \("),
         (None, {"hide": ["z"]}, r"hide: expected modalities of \['x', 'y'\], found 'z'"),
@@ -124,9 +133,9 @@ def test_facts_are_those_of_all_members():
         ),
     ],
 )
-def test_what_cannot_be_joined_is_said_in_words(members, options, message):
+def test_what_cannot_be_joined_is_said_in_words(datamodules, options, message):
     with pytest.raises(InputError, match=message):
-        Paired(members() if members else {"a": Rows("x"), "b": Rows("y")}, **options)
+        made(Paired, datamodules() if datamodules else {"a": Rows("x"), "b": Rows("y")}, **options)
 
 
 def test_noise_needs_content():
@@ -159,7 +168,7 @@ def test_pairs_have_one_label_and_never_mix_splits(split):
         assert [value % 100 // 10 for value in pair] == [number, number]
     one, other = zip(*values(batch), strict=True)
     assert (len(set(one)), len(set(other))) == (5, 5)  # none left out
-    check_batch(data.finish(batch, training=False), data.modalities, data.num_classes)
+    check_batch(data.finish(batch, training=False), data.modalities)
     assert batch["name"][0].count(" + ") == 1
 
 
@@ -195,13 +204,13 @@ def test_only_what_a_stage_needs_is_set_up():
     data = two()
     for stage in ("fit", "validate", "test", "test"):
         data.setup(stage)
-    assert data.members["one"].stages == ["fit", "test"]
+    assert data.datamodules["one"].stages == ["fit", "test"]
     assert data.test_set is not None and data.predict_set is None
 
 
 def test_by_key_the_same_name_is_one_example(caplog):
-    members = {"one": Rows("x", (2, 3)), "other": Rows("y", (1, 3))}
-    data = Paired(members, key=r"[^.]+")
+    datamodules = {"one": Rows("x", (2, 3)), "other": Rows("y", (1, 3))}
+    data = Paired(datamodules, key=r"[^.]+")
     with caplog.at_level("WARNING"):
         batch = batch_of(data, "train")
     assert sorted(values(batch)) == [(0, 0), (100, 100), (101, 101), (102, 102)]
@@ -211,43 +220,43 @@ def test_by_key_the_same_name_is_one_example(caplog):
 
 
 def test_a_group_in_the_key_counts_alone():
-    members = {
+    datamodules = {
         "one": Rows("x", (2, 2), names="photo {label}-{row}"),
         "other": Rows("y", (2, 2), names="{label}-{row}!"),
     }
-    data = Paired(members, key=r"(\d-\d)")
+    data = Paired(datamodules, key=r"(\d-\d)")
     assert sorted(values(batch_of(data, "test"))) == [(20, 20), (21, 21), (120, 120), (121, 121)]
 
 
 def test_examples_to_predict_are_paired_by_key():
-    members = {"one": Rows("x"), "other": Rows("y")}
-    for member in members.values():
-        member.labelled = False
-    batch = batch_of(Paired(members, key=".*"), "predict")
+    datamodules = {"one": Rows("x"), "other": Rows("y")}
+    for data in datamodules.values():
+        data.labelled = False
+    batch = batch_of(Paired(datamodules, key=".*"), "predict")
     assert "labels" not in batch and len(values(batch)) == 5
     with pytest.raises(InputError, match="key: expected a regular expression, as examples to predict have no labels"):
-        Paired(members).setup("predict")
+        Paired(datamodules).setup("predict")
 
 
 def test_what_cannot_be_paired_is_said_in_words():
-    def fails(message, members, **options):
+    def fails(message, datamodules, **options):
         with pytest.raises(InputError, match=message):
-            Paired(members, **options).setup("fit")
+            made(Paired, datamodules, **options).setup("fit")
 
     one = Rows("x")
-    message = r"members\['b'\]: expected examples of class 'dog' in train, as another member has them, found none"
+    message = r"datamodules\['b'\]: expected examples of class 'dog' in train, as another has them, found none"
     fails(message, {"a": one, "b": Rows("y", (2, 0))})
-    fails(r"members\['b'\]: expected examples in train, found none", {"a": one, "b": Rows("y", (0, 0))})
+    fails(r"datamodules\['b'\]: expected examples in train, found none", {"a": one, "b": Rows("y", (0, 0))})
     message = "key: expected z in the name of each example of 'a', found '0/0.x'"
     fails(message, {"a": one, "b": Rows("y")}, key="z")
-    message = "key: expected keys in train that all members have, found none; the first of 'a' is '0/0.x'"
+    message = "key: expected keys in train that all have, found none; the first of 'a' is '0/0.x'"
     fails(message, {"a": one, "b": Rows("y", names="{label}-{row}")}, key=".*")
     message = "key: expected one label for examples with one key in train, found a 0, b 1"
     fails(message, {"a": Rows("x", (2, 0)), "b": Rows("y", (0, 2), names="0/{row}.x")}, key=".*")
     unlabelled = Rows("y")
     unlabelled.labelled = False
-    fails(r"members\['b'\]: expected examples with labels, found none", {"a": one, "b": unlabelled})
-    message = r"members: expected labels in all of them or in none, found some only in \['a'\]"
+    fails(r"datamodules\['b'\]: expected examples with labels, found none", {"a": one, "b": unlabelled})
+    message = r"datamodules: expected labels in all of them or in none, found some only in \['a'\]"
     fails(message, {"a": one, "b": unlabelled}, key=".*")
 
 
@@ -260,12 +269,18 @@ def test_files_are_paired_by_their_names_without_reading_them(tmp_path):
     data = Paired(
         {
             "image": ImageFolder(str(tmp_path / "photos"), size=4, val_fraction=0.25),
-            "sound": AudioFolder(str(tmp_path / "sounds"), seconds=0.1, sample_rate=8000, mels=None, val_fraction=0.25),
+            "sound": AudioFolder(
+                str(tmp_path / "sounds"),
+                seconds=0.1,
+                sample_rate=8000,
+                val_fraction=0.25,
+                spectrogram=Spectrogram(mels=None),
+            ),
         },
         key=r"([^/\\]+[/\\][^/\\]+)\.",
     )
     batch = data.finish(batch_of(data, "test"), training=False)
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
     assert len(batch["name"]) == 16
     for name in batch["name"]:
         image, sound = (Path(part).with_suffix("") for part in name.split(" + "))
@@ -275,7 +290,7 @@ def test_files_are_paired_by_their_names_without_reading_them(tmp_path):
 # ---------------------------------------------------------------- batches
 
 
-def test_each_member_finishes_its_own_part():
+def test_each_datamodule_finishes_its_own_part():
     data = two()
     batch = batch_of(data, "train")
     for training, added in ((True, 0.5), (False, 0.25)):
@@ -287,17 +302,17 @@ def test_each_member_finishes_its_own_part():
 
 def test_finishing_alone_and_together_is_the_same(tmp_path):
     write_fsdd(tmp_path)
-    members = {
+    datamodules = {
         "image": Digits(),
-        "sound": FSDD(str(tmp_path), seconds=0.1, mels=16, window=256, hop=80, patch=[2, 4]),
+        "sound": FSDD(str(tmp_path), seconds=0.1, patch=[2, 4], spectrogram=Spectrogram(mels=16, window=256, hop=80)),
     }
-    data = Paired(members)
+    data = Paired(datamodules)
     batch = batch_of(data, "test")
     done = data.finish(batch, training=False)
-    check_batch(done, data.modalities, data.num_classes)
+    check_batch(done, data.modalities)
     assert len(done["labels"]) == len({name.split(" + ")[0] for name in done["name"]})  # each scan once
-    for member, modality in zip(members.values(), ("image", "audio"), strict=True):
-        alone = member.finish({"inputs": {modality: batch["inputs"][modality]}, "labels": batch["labels"]}, False)
+    for own, modality in zip(datamodules.values(), ("image", "audio"), strict=True):
+        alone = own.finish({"inputs": {modality: batch["inputs"][modality]}, "labels": batch["labels"]}, False)
         torch.testing.assert_close(done["inputs"][modality]["content"], alone["inputs"][modality]["content"])
     for name, label in zip(done["name"], done["labels"].tolist(), strict=True):
         assert name.split(" + ")[1].startswith(f"{label}_") and name.endswith("_0.wav")  # the official test split
@@ -311,12 +326,10 @@ def test_finishing_alone_and_together_is_the_same(tmp_path):
         lambda batch: {**batch, "example": torch.arange(len(batch["labels"]))},
     ],
 )
-def test_what_members_cannot_share_is_refused(change):
+def test_what_datamodules_cannot_share_is_refused(change):
     data = two()
-    data.members["other"].finish = lambda batch, training: change(batch)
-    message = (
-        r"members\['other'\]: expected labels and rows left as they are, .* \(no mixup, cutmix, ten_crop, eval_clips"
-    )
+    data.datamodules["other"].finish = lambda batch, training: change(batch)
+    message = r"datamodules\['other'\]: expected unchanged labels and rows, .* \(no mixup, cutmix, ten_crop, eval_clips"
     with pytest.raises(InputError, match=message):
         data.finish(batch_of(data, "train"), training=True)
 
@@ -330,7 +343,7 @@ def test_modality_dropout_masks_its_share_and_never_all():
     data, batch = big(modality_dropout={"x": 0.3, "y": 0.2})
     torch.manual_seed(0)
     done = data.finish(batch, training=True)
-    check_batch(done, data.modalities, data.num_classes)
+    check_batch(done, data.modalities)
     there = {name: part["mask"].any(1) for name, part in done["inputs"].items()}
     assert all(torch.equal(part["mask"].any(1), part["mask"].all(1)) for part in done["inputs"].values())
     for name, share in (("x", 0.3), ("y", 0.2)):
@@ -392,7 +405,7 @@ def test_noise_has_its_level_and_is_the_same_in_every_evaluation():
     def images(split: str, **options) -> torch.Tensor:
         shapes = Shapes(sizes=(8, 8, 8))
         other = Rows("y", [2] * 4, classes=shapes.class_names)
-        data = Paired({"image": shapes, "other": other}, pair_anew=False, **options)
+        data = made(Paired, {"image": shapes, "other": other}, pair_anew=False, **options)
         return batch_of(data, split)["inputs"]["image"]["content"].float()
 
     for split in ("train", "val", "test"):
@@ -407,14 +420,18 @@ def test_noise_has_its_level_and_is_the_same_in_every_evaluation():
 
 
 def config(folder: Path) -> dict:
-    members = {
-        "image": {"class_path": "Digits", "init_args": {"random_crop": 1}},
-        "sound": {"class_path": "FSDD", "init_args": {"root": str(folder / "sounds"), "seconds": 0.1, "mels": 16}},
+    datamodules = {
+        "image": {"class_path": "Digits", "init_args": {"augment": {"random_crop": 1}}},
+        "sound": {"class_path": "FSDD", "init_args": {"root": str(folder / "sounds"), "seconds": 0.1}},
     }
-    members["sound"]["init_args"] |= {"val_fraction": 0.25, "window": 256, "hop": 80, "patch": [2, 4]}
+    datamodules["sound"]["init_args"] |= {
+        "val_fraction": 0.25,
+        "spectrogram": {"mels": 16, "window": 256, "hop": 80},
+        "patch": [2, 4],
+    }
     data = {
         "class_path": "Paired",
-        "init_args": {"members": members, "batch_size": 16, "modality_dropout": {"audio": 0.3}},
+        "init_args": {"datamodules": datamodules, "batch_size": 16, "modality_dropout": {"audio": 0.3}},
     }
     return {**TINY, "data": data}
 
@@ -423,23 +440,32 @@ def test_a_config_trains_is_kept_and_is_tested_from_its_checkpoint(here, capsys)
     write_fsdd(here / "sounds")
     Path("both.yaml").write_text(yaml.safe_dump(config(here)))
     with pytest.raises(SystemExit):
-        main(["fit", "--config=both.yaml", "--data.init_args.members.image.init_args.random_crop=2", "--print_config"])
-    members = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["members"]
-    assert members["image"]["init_args"]["random_crop"] == 2
-    assert members["sound"]["init_args"]["mels"] == 16
+        main(
+            [
+                "fit",
+                "--config=both.yaml",
+                "--data.init_args.datamodules.image.init_args.augment.random_crop=2",
+                "--print_config",
+            ]
+        )
+    datamodules = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["datamodules"]
+    assert datamodules["image"]["init_args"]["augment"]["random_crop"] == 2
+    assert datamodules["sound"]["init_args"]["spectrogram"]["mels"] == 16
     run = main(["fit", "--config=both.yaml", "--trainer.max_epochs=1"])
-    assert [type(member).__name__ for member in run.datamodule.members.values()] == ["Digits", "FSDD"]
+    assert [type(data).__name__ for data in run.datamodule.datamodules.values()] == ["Digits", "FSDD"]
     tested = main(["test", "--ckpt_path=runs/tiny/version_0/checkpoints/last.ckpt", "--data.init_args.hide=[audio]"])
     assert tested.datamodule.hide == ["audio"]
     assert "test/accuracy" in tested.trainer.callback_metrics
 
 
-def test_a_wrong_member_is_named(here, capsys):
+def test_a_wrong_datamodule_is_named(here, capsys):
     Path("both.yaml").write_text(yaml.safe_dump(config(here)))
-    given = "--data.init_args.members.image.init_args"
-    assert "random_crops" in fails(capsys, "fit", "--config=both.yaml", f"{given}.random_crops=1")
-    assert "random_crop" in fails(capsys, "fit", "--config=both.yaml", f"{given}.random_crop=many")
-    wrong = fails(capsys, "fit", "--config=both.yaml", "--data.init_args.members.image.class_path=Digit")
+    given = "--data.init_args.datamodules.image.init_args"
+    assert "random_crops" in fails(capsys, "fit", "--config=both.yaml", f"{given}.augment.random_crops=1")
+    assert "random_crop" in fails(capsys, "fit", "--config=both.yaml", f"{given}.augment.random_crop=many")
+    wrong = fails(capsys, "fit", "--config=both.yaml", "--data.init_args.datamodules.image.class_path=Digit")
     assert "Digit" in wrong
-    found = fails(capsys, "fit", "--config=both.yaml", "--data.init_args.members.sound.init_args.test_speakers=[eve]")
+    found = fails(
+        capsys, "fit", "--config=both.yaml", "--data.init_args.datamodules.sound.init_args.test_speakers=[eve]"
+    )
     assert found == "test_speakers: expected names of george, jackson, lucas, nicolas, theo, yweweler, found eve"

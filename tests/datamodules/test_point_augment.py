@@ -194,7 +194,7 @@ def test_the_shape_of_a_surface_tells_a_wall_a_floor_a_pole_and_a_ball_apart():
 
 def test_a_shape_context_counts_the_nearest_points_in_cells_about_each(monkeypatch):
     """Against all distances, worked out one by one; in blocks of which the last is smaller."""
-    monkeypatch.setattr(point_augment, "BLOCK", 16)
+    monkeypatch.setattr(geometry, "BLOCK", 16)
     cloud = torch.randn(60, 3) * torch.tensor([1.0, 2.0, 0.3])
     found = context_of(cloud, 12)
     assert found.dtype == torch.float32 and found.shape == (60, 28)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from grouped import made
 from image_files import batch_of
 from point_clouds import write_boxes, write_off
 
@@ -36,12 +37,12 @@ def folder(tmp_path):
 
 
 def clouds(folder, **options) -> PointFolder:
-    return PointFolder(str(folder), **{"features": ["heat"], "val_fraction": 0.25, **options})
+    return made(PointFolder, str(folder), **{"features": ["heat"], "val_fraction": 0.25, **options})
 
 
 def points_of(data: PointFolder, split: str, training: bool = False) -> dict:
     batch = data.finish(batch_of(data, split), training)
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
     return batch["inputs"]["points"]
 
 
@@ -109,7 +110,7 @@ def test_size_and_shape_stand_behind_what_the_files_say(folder, tmp_path, cache)
 
 
 def test_nearest_points_are_not_looked_for_unless_needed(folder, monkeypatch):
-    monkeypatch.setattr("datamodules.point_sets.nearest", None)
+    monkeypatch.setattr("datamodules.points.geometry.nearest", None)
     points_of(clouds(folder, normalise="ball", log_size=[0.5, 2.0]), "test")
     with pytest.raises(TypeError):
         points_of(clouds(folder, shape_context=[4]), "test")
@@ -176,7 +177,7 @@ def test_cutmix_makes_labels_soft_in_training_alone(folder):
     data = clouds(folder, cutmix=1.0)
     assert batch_of(data, "test")["labels"].ndim == 1
     batch = data.finish(batch_of(data, "test"), training=True)
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
     points, labels = batch["inputs"]["points"], batch["labels"]
     assert labels.shape == (8, 2) and labels.sum(1).allclose(torch.ones(8))
     for row in range(8):  # the feature is the number of the row that a point is from
@@ -206,7 +207,7 @@ def test_cutmix_comes_after_all_else_and_leaves_padding_at_zero(folder):
     options = {"normalise": "ball", "log_size": [0.5, 2.0], "feature_mean": 3, "feature_std": [2]}
     data = clouds(folder, cutmix=1.0, drop_points=0.5, **options)
     batch = data.finish(batch_of(data, "test"), training=True)
-    check_batch(batch, data.modalities, data.num_classes)
+    check_batch(batch, data.modalities)
     points = batch["inputs"]["points"]
     assert points["content"][~points["mask"]].eq(0).all()
     for row in range(8):
@@ -239,15 +240,15 @@ def test_evaluation_shows_clouds_in_all_their_mirrors_as_one_example(tmp_path):
     plain, mirrored = clouds(tmp_path, **options), clouds(tmp_path, eval_mirrors=True, **options)
     alone = plain.finish(batch_of(plain, "test"), training=False)
     batch = mirrored.finish(batch_of(mirrored, "test"), training=False)
-    check_batch(batch, mirrored.modalities, mirrored.num_classes)
+    check_batch(batch, mirrored.modalities)
     assert batch["example"].tolist() == [0] * 4 + [1] * 4 + [2] * 4 and batch["labels"].tolist() == [0] * 8 + [1] * 4
     assert batch["name"] == [name for name in alone["name"] for _ in range(4)]
     signs = torch.tensor([[1, 1, 1], [-1, 1, 1], [1, 1, -1], [-1, 1, -1]])[:, None]
-    of, points = alone["inputs"]["points"], batch["inputs"]["points"]
+    own, points = alone["inputs"]["points"], batch["inputs"]["points"]
     for row in range(12):
         cloud, sign = row // 4, signs[row % 4]
-        assert torch.equal(points["positions"][row], of["positions"][cloud] * sign)
-        assert torch.equal(points["content"][row, :, :3], of["content"][cloud, :, :3] * sign)
+        assert torch.equal(points["positions"][row], own["positions"][cloud] * sign)
+        assert torch.equal(points["content"][row, :, :3], own["content"][cloud, :, :3] * sign)
         expected = shape_context(points["positions"][row], nearest(points["positions"][row], 9))
         assert (points["content"][row, :, 3:] - expected).abs().gt(1e-3).float().mean() < 0.01  # on edges of cells
     assert len(mirrored.finish(batch_of(mirrored, "test"), training=True)["labels"]) == 3
@@ -271,13 +272,13 @@ def test_a_padded_cloud_is_mirrored_as_it_is_alone(folder):
 def test_clouds_without_labels_are_predicted_over_their_mirrors(folder):
     data = clouds(folder, eval_mirrors=True, predict_dir=str(folder / "test"))
     batch = data.finish(batch_of(data, "predict"), training=False)
-    check_batch(batch, data.modalities, data.num_classes, needs_labels=False)
+    check_batch(batch, data.modalities)
     torch.manual_seed(0)
     task = ClassificationTask(data.modalities, 2, num_latents=4, latent_width=8, self_heads=2, bands=2).eval()
     found = task.predict_step(batch, 0)
     assert found["name"] == sorted(set(batch["name"])) and len(batch["name"]) == 32
     expected = task(batch["inputs"]).softmax(-1).unflatten(0, (8, 4)).mean(1)
-    torch.testing.assert_close(found["probabilities"], expected)
+    torch.testing.assert_close(found["predictions"], expected)
     assert (expected - task(batch["inputs"])[::4].softmax(-1)).abs().max() > 1e-6
 
 
@@ -319,8 +320,8 @@ def test_the_cache_on_disk_is_found_again_and_knows_its_settings(folder, tmp_pat
     opened = []
     read = POINTS.open
     kind = POINTS._replace(open=lambda path, **reading: opened.append(path) or read(path, **reading))
-    for module in ("point_base", "point_sets", "points"):
-        monkeypatch.setattr(f"datamodules.{module}.POINTS", kind)
+    for module in ("base", "dataset", "folder"):
+        monkeypatch.setattr(f"datamodules.points.{module}.POINTS", kind)
     assert torch.equal(points_of(clouds(folder, **options), "test")["positions"], first["positions"])
     assert not opened
     other = points_of(clouds(folder, **options, normalise="ball"), "test")

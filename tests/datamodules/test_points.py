@@ -8,12 +8,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from grouped import made
 from image_files import batch_of
 from jsonargparse import ArgumentParser
 from point_clouds import write_arrays, write_boxes, write_off
 
-from datamodules import ModelNet, PointArrays, PointFolder
+from datamodules import ModelNet, PointArrays, PointFolder, PointTargets
 from datamodules.base import DataModule, check_batch
+from datamodules.points.dataset import Sampling
 from datamodules.points.modelnet import MODELNET10, MODELNET40
 from perceiver_lightning.errors import InputError
 
@@ -52,27 +54,31 @@ def layout(request, tmp_path):
 def test_a_folder_of_meshes_in_each_layout(layout):
     folder, counts = layout
     options = {"num_points": 50, "val_fraction": 0.2 if counts[0] == 16 else 1 / 9}
-    data = PointFolder(str(folder), **options)
+    data = made(PointFolder, str(folder), **options)
     assert (data.num_classes, data.class_names) == (2, ["flat", "tall"])
     names = names_of(data)
     assert [len(found) for found in names.values()] == counts
     assert len(set().union(*names.values())) == sum(counts)
     for split in names:
         batch = batch_of(data, split)
-        check_batch(batch, data.modalities, 2)
+        check_batch(batch, data.modalities)
         assert batch["labels"].bincount().tolist() == [len(batch["name"]) // 2] * 2
         assert all((folder / name).is_file() for name in batch["name"])
         is_tall = batch["inputs"]["points"]["positions"].std(1)[:, 2] > 0.3
         assert torch.equal(is_tall, batch["labels"].bool())
-    assert names == names_of(PointFolder(str(folder), **options))
-    assert names["val"] != names_of(PointFolder(str(folder), split_seed=1, **options))["val"]
+    assert names == names_of(made(PointFolder, str(folder), **options))
+    assert names["val"] != names_of(made(PointFolder, str(folder), split_seed=1, **options))["val"]
 
 
 def test_a_validation_folder_is_kept(tmp_path):
     for name in ("a", "b"):
         for split in ("train", "val", "test"):
             write_boxes(tmp_path / name / split, {"train": 5, "val": 2, "test": 1}[split])
-    assert [len(names) for names in names_of(PointFolder(str(tmp_path), num_points=9)).values()] == [10, 4, 2]
+    assert [len(names) for names in names_of(PointFolder(str(tmp_path), sampling=Sampling(num_points=9))).values()] == [
+        10,
+        4,
+        2,
+    ]
 
 
 def test_fit_does_not_touch_the_test_split(layout):
@@ -80,7 +86,7 @@ def test_fit_does_not_touch_the_test_split(layout):
     if counts[0] == 16:
         for path in [*folder.rglob("test")]:
             shutil.rmtree(path)
-        data = PointFolder(str(folder), num_points=9, val_fraction=0.2, cache="memory")
+        data = PointFolder(str(folder), val_fraction=0.2, cache="memory", sampling=Sampling(num_points=9))
         data.setup("fit")
         assert data.test_set is None
         with pytest.raises(InputError, match="found no"):
@@ -114,7 +120,7 @@ def test_modelnet10_as_off(tmp_path):
             for i in range(count):  # the very form of ModelNet40's odd ones
                 write_off(tmp_path / name / split / f"{name}_{i:04}.off", header="OFF")
         (tmp_path / name / "train" / f"._{name}_0000.off").write_bytes(b"what archives of other systems leave")
-    data = ModelNet(str(tmp_path), number=10, num_points=20, val_fraction=0.34)
+    data = ModelNet(str(tmp_path), number=10, val_fraction=0.34, sampling=Sampling(num_points=20))
     assert (data.num_classes, data.class_names) == (10, MODELNET10)
     names = names_of(data)
     assert [len(found) for found in names.values()] == [19, 11, 10]
@@ -191,7 +197,7 @@ def test_arrays_are_read_as_they_are(tmp_path):
     assert batch["labels"].tolist() == [0, 1] * 3
     points = np.load(tmp_path / "test.npz")["points"].astype(np.float32)
     torch.testing.assert_close(batch["inputs"]["points"]["positions"], ball_of(points))
-    check_batch(batch, data.modalities, 2)
+    check_batch(batch, data.modalities)
     (tmp_path / "val.npz").unlink()
     warm = PointArrays(str(tmp_path), 2, features=["heat"])
     assert batch_of(warm, "train")["inputs"]["points"]["content"].eq(1).all()
@@ -204,7 +210,7 @@ def test_the_true_size_of_stored_clouds_is_a_feature(tmp_path):
     np.savez(tmp_path / "test.npz", **whole)
     options = {"root": str(tmp_path), "num_classes": 2, "normalise": "ball", "log_size": [0, 1]}
     stored, true = (
-        batch_of(PointArrays(**options, scale=scale), "test")["inputs"]["points"] for scale in (None, "size")
+        batch_of(made(PointArrays, **options, scale=scale), "test")["inputs"]["points"] for scale in (None, "size")
     )
     torch.testing.assert_close(stored["positions"], true["positions"])
     more = (true["content"] - stored["content"]).exp()[..., 0]
@@ -212,9 +218,9 @@ def test_the_true_size_of_stored_clouds_is_a_feature(tmp_path):
     for wrong in (np.zeros(8), np.ones(7), np.array(["a"] * 8)):
         np.savez(tmp_path / "test.npz", **{**whole, "size": wrong})
         with pytest.raises(InputError, match=r"test\.npz, size: expected 8 numbers above 0, one a cloud, found"):
-            batch_of(PointArrays(**options, scale="size"), "test")
+            batch_of(made(PointArrays, **options, scale="size"), "test")
     with pytest.raises(InputError, match="expected the arrays points, labels, scales"):
-        batch_of(PointArrays(**options, scale="scales"), "test")
+        batch_of(made(PointArrays, **options, scale="scales"), "test")
 
 
 def test_one_npz_in_all_is_split_by_seed(tmp_path):
@@ -276,8 +282,13 @@ def test_a_cloud_with_nan_is_named_or_skipped(tmp_path, caplog):
     "class_path, init_args, kind",
     [
         ("PointFolder", {"root": "nowhere", "num_classes": 2, "features": ["nx"], "normalise": "ball"}, PointFolder),
-        ("ModelNet", {"number": 10, "up": "y", "rotate": 15, "cache": "disk"}, ModelNet),
-        ("PointArrays", {"root": "nowhere", "num_classes": 2, "stretch": [0.8, 1.2], "num_points": None}, PointArrays),
+        ("ModelNet", {"number": 10, "up": "y", "augment": {"rotate": 15}, "cache": "disk"}, ModelNet),
+        (
+            "PointArrays",
+            {"root": "nowhere", "num_classes": 2, "augment": {"jitter": 0.1}, "sampling": {"num_points": None}},
+            PointArrays,
+        ),
+        ("PointTargets", {"root": "nowhere", "targets": ["size"], "augment": {"jitter": 0.1}}, PointTargets),
     ],
 )
 def test_all_are_made_from_a_config(class_path, init_args, kind):
@@ -294,21 +305,23 @@ def test_all_are_made_from_a_config(class_path, init_args, kind):
 
 @has_data
 def test_real_meshes():
-    data = PointFolder(str(DATA / "ldraw-off-sample"), num_points=256, batch_size=32, features=["nx", "ny", "nz"])
+    data = PointFolder(
+        str(DATA / "ldraw-off-sample"), batch_size=32, features=["nx", "ny", "nz"], sampling=Sampling(num_points=256)
+    )
     data.setup("fit")
     assert (data.num_classes, data.class_counts(), len(data.val_set)) == (10, [18] * 10, 20)
     batch = data.finish(next(iter(data.train_dataloader())), training=True)
-    check_batch(batch, data.modalities, 10)
+    check_batch(batch, data.modalities)
     torch.testing.assert_close(batch["inputs"]["points"]["content"].norm(dim=-1), torch.ones(32, 256))
 
 
 @has_data
 def test_real_arrays():
-    data = PointArrays(str(DATA / "ldraw21"), 21, num_points=512, normalise="ball", batch_size=64)
+    data = PointArrays(str(DATA / "ldraw21"), 21, normalise="ball", batch_size=64, sampling=Sampling(num_points=512))
     data.setup("fit")
     data.setup("test")
     assert [len(split) for split in (data.train_set, data.val_set, data.test_set)] == [1890, 211, 557]
     assert data.class_names[0] == "animal" and data.class_names[20] == "wing" and min(data.class_counts()) >= 27
     batch = data.finish(next(iter(data.train_dataloader())), training=True)
-    check_batch(batch, data.modalities, 21)
+    check_batch(batch, data.modalities)
     assert batch["inputs"]["points"]["positions"].shape == (64, 512, 3)

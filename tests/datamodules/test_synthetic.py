@@ -9,7 +9,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datamodules import Moving, Shapes, Solids, Tones
+from datamodules.audio.spectrogram import Spectrogram
 from datamodules.base import DataModule, check_batch
+from datamodules.points.dataset import Sampling
 from datamodules.synthetic import generate
 from perceiver_lightning.errors import InputError
 
@@ -34,7 +36,7 @@ def test_sizes_classes_and_contract(make):
     data = make(sizes=(60, 40, 20))
     for split, size in (("train", 60), ("val", 40), ("test", 20)):
         batch = whole(data, split)
-        check_batch(batch, data.modalities, data.num_classes)
+        check_batch(batch, data.modalities)
         for name, part in batch["inputs"].items():
             if data.modalities[name]["channels"]:  # a grid of the facts' own size
                 assert list(part["content"].shape[1:-1]) == data.modalities[name]["resolution"]
@@ -87,9 +89,14 @@ def test_what_all_images_and_sounds_can_goes_for_these_too(tmp_path):
     grey = whole(Shapes(sizes=(8, 4, 4), size=[8, 12], channels=1, permute_pixels=0, mean=0, std=1), "test")
     assert grey["inputs"]["image"]["content"].shape == (4, 96, 1)
     assert grey["inputs"]["image"]["content"].min() >= 0 and grey["inputs"]["image"]["content"].max() <= 1
-    waves = whole(Tones(sizes=(8, 4, 4), mels=None, channels=2, seconds=0.1, patch=[16], scale=[0, 1]), "test")
+    waves = whole(
+        Tones(sizes=(8, 4, 4), channels=2, seconds=0.1, patch=[16], scale=[0, 1], spectrogram=Spectrogram(mels=None)),
+        "test",
+    )
     assert waves["inputs"]["audio"]["content"].shape == (4, 50, 32)
-    ball = whole(Solids(sizes=(8, 4, 4), num_points=50, normalise="ball"), "test")["inputs"]["points"]["positions"]
+    ball = whole(Solids(sizes=(8, 4, 4), normalise="ball", sampling=Sampling(num_points=50)), "test")["inputs"][
+        "points"
+    ]["positions"]
     torch.testing.assert_close(ball.norm(dim=2).amax(1), torch.ones(4))
 
 
@@ -121,7 +128,7 @@ def pooled(values: torch.Tensor, edges: torch.Tensor) -> np.ndarray:
 
 VIEWS = {
     "pixels": lambda: Shapes(sizes=(8000, 4, 1000)),
-    "waveform": lambda: Tones(sizes=(8000, 4, 1000), mels=None),
+    "waveform": lambda: Tones(sizes=(8000, 4, 1000), spectrogram=Spectrogram(mels=None)),
     "spectrogram": lambda: Tones(sizes=(8000, 4, 1000)),
     "spectrogram patches": lambda: Tones(sizes=(8000, 4, 1000), patch=[2, 4]),
     "points": lambda: Solids(sizes=(8000, 4, 1000)),

@@ -7,6 +7,7 @@ import pytest
 import scipy.io
 import torch
 import torchvision
+from grouped import made
 from image_files import write_mnist
 from PIL import Image
 
@@ -163,7 +164,7 @@ def test_torchvision_s_own_word_on_its_arguments_is_passed_on(arguments, tmp_pat
 )
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
-        TorchvisionImages(**arguments)
+        made(TorchvisionImages, **arguments)
 
 
 def test_labels_beyond_num_classes_are_named(tmp_path):
