@@ -44,7 +44,7 @@ class LightTask(PerceiverTask):
         return (self.sharpness * outputs_BK).sigmoid()
 
     def make_metrics(self):
-        return MetricCollection([MeanAbsoluteError()])
+        return MetricCollection({"mean_absolute_error": MeanAbsoluteError()})
 
 
 class Pictures(DataModule):
@@ -69,7 +69,7 @@ class Pictures(DataModule):
 
         self.train_set = [picture(row) for row in range(self.count)]
         self.val_set = self.test_set = [picture(row) for row in range(8)]
-        self.predict_set = [{key: row[key] for key in ("inputs", "name")} for row in self.val_set]
+        self.predict_set = [{key: row[key] for key in ("inputs", "name")} for row in self.val_set[:2]]
 
 
 CONFIG = {
@@ -92,14 +92,10 @@ CONFIG = {
 }
 
 
-@pytest.fixture
-def run(here) -> Path:
+def test_every_command_runs_with_a_task_of_ones_own(here, capsys):
     Path("light.yaml").write_text(yaml.safe_dump(CONFIG))
     main(["fit", "--config=light.yaml"])
-    return Path("runs/light/version_0")
-
-
-def test_every_command_runs_with_a_task_of_ones_own(run, capsys):
+    run = Path("runs/light/version_0")
     said = capsys.readouterr().out
     assert "LightTask" in said and "val/mean_absolute_error" in said
     losses = column(run, "train/loss")
@@ -118,10 +114,10 @@ def test_every_command_runs_with_a_task_of_ones_own(run, capsys):
     main(["predict", best, "--explain=pictures"])
     with open(run / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [row["file"] for row in rows] == [f"picture {row}" for row in range(8)]
+    assert [row["file"] for row in rows] == ["picture 0", "picture 1"]
     assert set(rows[0]) == {"file", "output 0", "output 1", "output 2"}
     assert all(0 <= float(rows[0][f"output {k}"]) <= 1 for k in range(3))
-    assert len(list(Path("pictures").glob("*.png"))) == 8
+    assert len(list(Path("pictures").glob("*.png"))) == 2
 
     main(["summary", "--config=light.yaml", "--json=price.json"])
     assert json.loads(Path("price.json").read_text())["modalities"] == {"image": {"elements": 16, "channels": 11}}
