@@ -146,17 +146,19 @@ def inputs_without_values(
 ) -> dict[str, dict[str, Tensor]]:
     """A batch's `inputs` on the meta device: a modality with `elements` as coordinates, others as their full grid."""
 
-    def empty(*shape: int) -> Tensor:
+    def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(batch_size, *shape, dtype=dtype, device="meta")
 
     inputs = {}
     for name, facts in modalities.items():
-        count = (elements or {}).get(name)
-        if count is None:
-            inputs[name] = {"content": empty(*facts["resolution"], facts["channels"])}
+        resolution, count = facts["resolution"], (elements or {}).get(name)
+        places = resolution if count is None else [count]
+        if "vocabulary" in facts:
+            inputs[name] = {"content": empty(*places, dtype=torch.int64)}
         else:
-            axes = len(facts["resolution"])
-            inputs[name] = {"content": empty(count, facts["channels"]), "positions": empty(count, axes)}
+            inputs[name] = {"content": empty(*places, facts["channels"])}
+        if count is not None:
+            inputs[name]["positions"] = empty(count, len(resolution))
     return inputs
 
 

@@ -8,6 +8,8 @@ from randomly import randomise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perceiver_lightning.analysis.attention.maps import attention_maps
+from perceiver_lightning.analysis.costs import forward_flops, training_memory
 from perceiver_lightning.model import Ensemble, LateFusion, Perceiver
 from perceiver_lightning.model.perceiver import initialise
 
@@ -125,6 +127,18 @@ def test_the_table_is_initialised_as_other_learned_arrays_and_64_wide_when_nothi
 def test_a_copy_in_half_precision_gives_half_precision():
     perceiver = copy.deepcopy(randomise(Perceiver({"text": TEXT}, 3, **SMALL))).bfloat16()
     assert perceiver(batch_of({"text": TEXT})).dtype == torch.bfloat16
+
+
+def test_costs_and_attention_maps_know_tokens():
+    """A look-up costs nothing but the table's memory."""
+    ours, theirs, table = pair({"text": TEXT})
+    facts, floats = {"text": TEXT}, {"text": {"channels": 7, "resolution": [9]}}
+    assert forward_flops(ours, facts) == forward_flops(theirs, floats) > 0
+    assert forward_flops(ours, facts, {"text": 4}) == forward_flops(theirs, floats, {"text": 4})
+    assert training_memory(ours, facts, 2) > training_memory(theirs, floats, 2) + 3 * table.nbytes
+    weights = attention_maps(ours, batch_of({"text": TEXT}))["text"].weights
+    assert weights.shape == (3, 1, 5, 9)
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
 
 
 @pytest.mark.parametrize(
