@@ -114,6 +114,7 @@ def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
             with suppress(ValueError, SyntaxError):  # of values that are no literals, as nan
                 values = ast.literal_eval(outer[0])
                 key = ".".join([key, *(name for name in values if str(values[name]) == given)][:2])
+        given = "null" if given == "None" else given
         return f"{key}: expected {' or '.join(dict.fromkeys(map(readable_type, types)))}, found {given}"
     return " ".join(message.split())
 

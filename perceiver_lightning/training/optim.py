@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
 
 OptimizerName = Literal["adamw", "lamb"]
 ScheduleName = Literal["cosine", "step", "flat_cosine", "constant"]
@@ -47,26 +47,25 @@ def make_optimizer(
         from timm.optim import Lamb  # here, because timm takes seconds to import
 
         return Lamb(groups, lr=learning_rate, max_grad_norm=None, always_adapt=True)
-    raise InputError(f"optimizer is {name!r}: expected adamw or lamb")
+    raise InputError(f"optimizer: expected adamw or lamb, found {name!r}")
 
 
 def check_optimizer(learning_rate: float, weight_decay: float) -> None:
     """Raise InputError, naming the argument, unless both are finite and not negative."""
     for name, value in {"learning_rate": learning_rate, "weight_decay": weight_decay}.items():
-        if not 0 <= value < math.inf:
-            raise InputError(f"{name} is {value}: expected a finite number, 0 or more")
+        require(0 <= value < math.inf, name, "a finite number, 0 or more", value)
 
 
 def check_schedule(schedule: str, warmup: float, flat: float, milestones: Sequence[float]) -> None:
     """Raise InputError, naming the argument, unless `learning_rate_factor` can work with these."""
-    if schedule not in ("cosine", "step", "flat_cosine", "constant"):
-        raise InputError(f"schedule is {schedule!r}: expected cosine, step, flat_cosine or constant")
-    for name, fractions in {"warmup": [warmup], "flat": [flat], "milestones": milestones}.items():
-        if not all(0 <= fraction < 1 for fraction in fractions):
-            found = list(fractions) if name == "milestones" else fractions[0]
-            raise InputError(f"{name} is {found}: expected fractions of the training's steps, from 0 to below 1")
-    if list(milestones) != sorted(milestones):
-        raise InputError(f"milestones is {list(milestones)}: expected rising fractions of the training's steps")
+    schedules = ("cosine", "step", "flat_cosine", "constant")
+    require(schedule in schedules, "schedule", "cosine, step, flat_cosine or constant", repr(schedule))
+    for name, fractions in {"warmup": [warmup], "flat": [flat], "milestones": list(milestones)}.items():
+        found = fractions if name == "milestones" else fractions[0]
+        in_range = all(0 <= fraction < 1 for fraction in fractions)
+        require(in_range, name, "fractions of the training's steps, from 0 to below 1", found)
+    rises = list(milestones) == sorted(milestones)
+    require(rises, "milestones", "rising fractions of the training's steps", list(milestones))
 
 
 def learning_rate_factor(
@@ -117,7 +116,7 @@ def make_scheduler(
     """
     if not 0 <= total < math.inf and (schedule != "constant" or warmup):
         raise InputError(
-            f"schedule is {schedule!r} with warmup {warmup}: expected a training of known length, found none; set "
+            f"schedule: expected a training of known length for {schedule!r} with warmup {warmup}, found none; set "
             "trainer.max_epochs or trainer.max_steps (max_steps where the data has no length)"
         )
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, total, schedule, warmup, flat, milestones))

@@ -12,8 +12,8 @@ from image_files import write_images
 from torch.utils.data import DataLoader
 
 from datamodules.base import DataModule
-from perceiver_lightning.cli import main
-from perceiver_lightning.cli.messages import one_sentence
+from perceiver_lightning.cli import CLI, main
+from perceiver_lightning.cli.messages import one_sentence, without_hints
 from perceiver_lightning.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -23,57 +23,73 @@ NO_SUCH = "ClassificationTask has no such argument"
 LOGGED = "val/accuracy, val/calibration_error, val/f1, val/loss, val/top5"
 
 
-@pytest.mark.parametrize(
-    ("args", "sentence"),
-    [
-        ("--model.init_args.learning_rte=1", f"model.init_args.learning_rte: {NO_SUCH}; did you mean learning_rate?"),
-        ("--model.init_args.num_latent=1", f"model.init_args.num_latent: {NO_SUCH}; did you mean num_latents?"),
-        ("--data.init_args.batchsize=1", "data.init_args.batchsize: Digits has no such argument; did you mean batch_"),
-        ("--trainer.max_epoch=1", "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?"),
-        ("--trainer.max_epochs=three", "trainer.max_epochs: expected int or null, found three"),
-        ("--data.init_args.batch_size=x", "data.init_args.batch_size: expected int, found x"),
-        ("--data=Digit", "data: expected the name of a class, found Digit; did you mean Digits?"),
-        ("--model=no_such_file.Model", "model: expected the name of a class, found no_such_file.Model"),
-        ("--config=wrong_key.yaml", "trainr.max_epochs: there is no such key; did you mean trainer.max_epochs?"),
-        ("--config=wrong_nested.yaml", f"model.init_args.bandz: {NO_SUCH}; did you mean bands?"),
-        ("--config=wrong_logger.yaml", "trainer.logger: expected the name of a class, found WandbLoger; did you mean"),
-        ("--config=broken.yaml", "broken.yaml, line 2: expected YAML, found expected ',' or ']', but got '<stream en"),
-        ("--config=none.yaml", "--config: expected a file, found none that can be read at none.yaml"),
-        ("--ckpt_path=none.ckpt", "--ckpt_path: expected a checkpoint, found no file none.ckpt"),
-        ("--ckpt_path=tiny.yaml", "--ckpt_path: expected a checkpoint, found another or a broken file in tiny.yaml"),
-        ("--ckpt_path=other.ckpt", "--ckpt_path: expected a checkpoint of Lightning's, found other contents in other"),
-        ("--checkpoint.mode=up", "`mode` can be min, max but got up"),
-        ("--model.init_args.self_heads=3", "model: "),
-        ("--checkpoint.monitor=val/acc", f"checkpoint.monitor: expected one of {LOGGED}, found val/acc"),
-        ("--config=empty.yaml", "empty.yaml: expected keys and values, found nothing"),
-        ("--config=list.yaml", "list.yaml: expected keys and values, found [1]"),
-        ("--trainer.accelerator=abacus", "You selected an invalid accelerator name: `accelerator='abacus'`"),
-        ("--trainer.strategy=abacus", "You selected an invalid strategy name: `strategy='abacus'`"),
-        ("--trainer.devices=none", "`devices` selected with `CPUAccelerator` should be an int > 0"),
-        ("--trainer.val_check_interval=500", "`val_check_interval` (500) must be less than or equal to the number"),
-        ("--trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch: expected more than 0, found 0"),
-        ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: expected more than 0, found 0"),
-        ("--trainer.limit_train_batches=0", "trainer.limit_train_batches: expected more than 0, found 0"),
-        ("--trainer.max_epochs=0", "trainer.max_epochs: expected more than 0, found 0"),
-        ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val: expected 0 or more, found -1"),
-        ("--early_stopping.patience=-1", "early_stopping.patience: expected 0 or more validations, found -1"),
-        ("--seed_everything=-1", "seed_everything: -1 is not in bounds, numpy accepts from 0 to 4294967295"),
-        ("--name=../x", "name: expected the name of a folder in runs_dir, found '../x'"),
-        ("--runs_dir=tiny.yaml", "runs_dir: expected a folder to write tiny.yaml/tiny/version_0 in, found "),
-        ("--model.init_args.num_latents=null", "model.init_args.num_latents: expected int, found null"),
-        ("--data.init_args.random_crop=null", "data.init_args.random_crop: expected int, found null"),
-        ("--model.init_args.cross_qk_width=-4", "model: cross_qk_width is -4: expected 1 or more"),
-        ("--model.init_args.highest_frequency=0", "model: highest_frequency is 0.0: expected more than 0"),
-        ("--model.init_args.query_resolution=[]", "model: query_resolution is []: expected one number, 1 or more, for"),
-        ("--model.init_args.learning_rate=-1", "learning_rate is -1.0: expected a finite number, 0 or more"),
-        ("--model.init_args.learning_rate=nan", "model.init_args.learning_rate: expected float, found nan"),
-        ("--model.init_args.weight_decay=-1", "weight_decay is -1.0: expected a finite number, 0 or more"),
-        ("--model.init_args.milestones=[0.5,0.3]", "milestones is [0.5, 0.3]: expected rising fractions of the"),
-        ("--data=broken_import.Waves", "data: expected to import broken_import, found No module named 'no_such_thing'"),
-        ("--early_stopping.monitor=val/acc", f"early_stopping.monitor: expected one of {LOGGED}, found val/acc"),
-    ],
-)
-def test_bad_input_is_one_sentence_and_leaves_nothing(args, sentence, capsys, monkeypatch):
+DECIDED_WHILE_PARSING = [
+    ("--model.init_args.learning_rte=1", f"model.init_args.learning_rte: {NO_SUCH}; did you mean learning_rate?"),
+    ("--model.init_args.num_latent=1", f"model.init_args.num_latent: {NO_SUCH}; did you mean num_latents?"),
+    ("--data.init_args.batchsize=1", "data.init_args.batchsize: Digits has no such argument; did you mean batch_"),
+    ("--trainer.max_epoch=1", "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?"),
+    ("--trainer.max_epochs=three", "trainer.max_epochs: expected int or null, found three"),
+    ("--data.init_args.batch_size=x", "data.init_args.batch_size: expected int, found x"),
+    ("--data=Digit", "data: expected the name of a class, found Digit; did you mean Digits?"),
+    ("--model=no_such_file.Model", "model: expected the name of a class, found no_such_file.Model"),
+    ("--config=wrong_key.yaml", "trainr.max_epochs: there is no such key; did you mean trainer.max_epochs?"),
+    ("--config=wrong_nested.yaml", f"model.init_args.bandz: {NO_SUCH}; did you mean bands?"),
+    ("--config=wrong_logger.yaml", "trainer.logger: expected the name of a class, found WandbLoger; did you mean"),
+    ("--config=broken.yaml", "broken.yaml, line 2: expected YAML, found expected ',' or ']', but got '<stream en"),
+    ("--config=none.yaml", "--config: expected a file, found none that can be read at none.yaml"),
+    ("--ckpt_path=none.ckpt", "--ckpt_path: expected a checkpoint, found no file none.ckpt"),
+    ("--ckpt_path=tiny.yaml", "--ckpt_path: expected a checkpoint, found another or a broken file in tiny.yaml"),
+    ("--ckpt_path=other.ckpt", "--ckpt_path: expected a checkpoint of Lightning's, found other contents in other"),
+    ("--config=empty.yaml", "empty.yaml: expected keys and values, found nothing"),
+    ("--config=list.yaml", "list.yaml: expected keys and values, found [1]"),
+    ("--trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch: expected more than 0, found 0"),
+    ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: expected more than 0, found 0"),
+    ("--trainer.limit_train_batches=0", "trainer.limit_train_batches: expected more than 0, found 0"),
+    ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val: expected 0 or more, found -1"),
+    ("--early_stopping.patience=-1", "early_stopping.patience: expected 0 or more validations, found -1"),
+    ("--seed_everything=-1", "seed_everything: -1 is not in bounds, numpy accepts from 0 to 4294967295"),
+    ("--name=../x", "name: expected the name of a folder in runs_dir, found '../x'"),
+    ("--model.init_args.num_latents=null", "model.init_args.num_latents: expected int, found null"),
+    ("--data.init_args.random_crop=null", "data.init_args.augment.random_crop: expected int, found null"),
+    ("--model.init_args.learning_rate=nan", "model.init_args.learning_rate: expected float, found nan"),
+    ("--data=broken_import.Waves", "data: expected to import broken_import, found No module named 'no_such_thing'"),
+]
+DECIDED_LATER = [
+    ("--checkpoint.mode=up", "`mode` can be min, max but got up"),
+    ("--model.init_args.self_heads=3", "model: "),
+    ("--checkpoint.monitor=val/acc", f"checkpoint.monitor: expected one of {LOGGED}, found val/acc"),
+    ("--trainer.accelerator=abacus", "You selected an invalid accelerator name: `accelerator='abacus'`"),
+    ("--trainer.strategy=abacus", "You selected an invalid strategy name: `strategy='abacus'`"),
+    ("--trainer.devices=none", "`devices` selected with `CPUAccelerator` should be an int > 0"),
+    ("--trainer.val_check_interval=500", "`val_check_interval` (500) must be less than or equal to the number"),
+    ("--trainer.max_epochs=0", "trainer.max_epochs: expected more than 0, found 0"),
+    ("--runs_dir=tiny.yaml", "runs_dir: expected a folder to write tiny.yaml/tiny/version_0 in, found "),
+    ("--model.init_args.cross_qk_width=-4", "model: cross_qk_width: expected 1 or more, found -4"),
+    ("--model.init_args.highest_frequency=0", "model: highest_frequency: expected more than 0, found 0.0"),
+    (
+        "--model.init_args.query_resolution=[]",
+        "model: query_resolution: expected one number, 1 or more, for each axis",
+    ),
+    ("--model.init_args.learning_rate=-1", "learning_rate: expected a finite number, 0 or more, found -1.0"),
+    ("--model.init_args.weight_decay=-1", "weight_decay: expected a finite number, 0 or more, found -1.0"),
+    ("--model.init_args.milestones=[0.5,0.3]", "milestones: expected rising fractions of the"),
+    (
+        "--early_stopping.patience=3 --early_stopping.monitor=val/acc",
+        f"early_stopping.monitor: expected one of {LOGGED}",
+    ),
+]
+
+
+class Parsed(CLI):
+    """A command up to the point where classes would be made."""
+
+    def instantiate_classes(self) -> None:
+        raise AssertionError("this was to be found while parsing")
+
+
+@pytest.fixture
+def files(here, monkeypatch):
+    """Wrong ones of several kinds."""
     Path("wrong_key.yaml").write_text("trainr: {max_epochs: 3}\n")
     Path("wrong_nested.yaml").write_text("model: {init_args: {bandz: 3}}\n")
     Path("wrong_logger.yaml").write_text("trainer: {logger: {class_path: WandbLoger}}\n")
@@ -83,7 +99,20 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(args, sentence, capsys, mo
     Path("broken_import.py").write_text("import no_such_thing\n")
     monkeypatch.syspath_prepend(".")
     torch.save({"weight": torch.ones(1)}, "other.ckpt")
-    said = fails(capsys, "fit", "--config=tiny.yaml", args)
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("args", "sentence"), DECIDED_WHILE_PARSING)
+def test_bad_input_is_one_sentence_while_parsing(args, sentence):
+    with without_hints(), pytest.raises(InputError) as error:
+        Parsed(["fit", "--config=tiny.yaml", args])
+    assert str(error.value).startswith(sentence) and "\n" not in str(error.value)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("args", "sentence"), [*DECIDED_LATER, *DECIDED_WHILE_PARSING[:1]])
+def test_bad_input_is_one_sentence_and_leaves_nothing(args, sentence, capsys):
+    said = fails(capsys, "fit", "--config=tiny.yaml", *args.split())
     assert said.startswith(sentence)
     assert not Path("runs").exists()
 
@@ -185,7 +214,7 @@ class NoLabels(DataModule):
     """Has no labels, or loses them at the third batch of training."""
 
     def __init__(self, from_batch: int = 0) -> None:
-        super().__init__({"wave": {"channels": 1, "resolution": [4]}}, 2)
+        super().__init__({"wave": {"channels": 1, "resolution": [4]}}, num_classes=2)
         self.from_batch = from_batch
 
     def train_dataloader(self) -> DataLoader:
@@ -199,7 +228,7 @@ class NoLabels(DataModule):
 
 def test_a_datamodule_without_labels(capsys):
     said = fails(capsys, "fit", "--config=tiny.yaml", f"--data={__name__}.NoLabels")
-    assert "labels" in said and "found none" in said
+    assert "labels" in said and "found only inputs" in said
     assert not Path("runs").exists()
 
 
@@ -242,7 +271,7 @@ class Odd(DataModule):
     """Examples as other people have them."""
 
     def __init__(self, what: str) -> None:
-        super().__init__({"wave": {"channels": 1, "resolution": [4]}}, 2)
+        super().__init__({"wave": {"channels": 1, "resolution": [4]}}, num_classes=2)
         content = {"numpy": np.ones((4, 1)), "list": [1.0]}.get(what, torch.ones(4, 1))
         example = {"inputs": {"wave": {"content": content}}, "labels": None if what == "no label" else 1}
         examples = {"tuple": (content, 1), "bare": {"wave": content, "labels": 1}}

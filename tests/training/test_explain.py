@@ -9,8 +9,12 @@ from PIL import Image
 from pytorch_lightning import Trainer
 
 from datamodules import Moving, Paired, Shapes, Solids, Tones
+from datamodules.audio.spectrogram import Spectrogram
 from datamodules.audio_visual.base import AudioVisual
 from datamodules.base import DataModule
+from datamodules.common.classes import class_facts
+from datamodules.points.dataset import Sampling
+from datamodules.video.base import Pictures
 from perceiver_lightning.analysis.attention.panels import View
 from perceiver_lightning.cli import main
 from perceiver_lightning.errors import InputError
@@ -24,7 +28,7 @@ class Clips(DataModule):
     """Waves by name, several rows of some."""
 
     def __init__(self, names: list[str], examples: list[int] | None = None) -> None:
-        super().__init__({"wave": {"channels": 1, "resolution": [30]}}, 2, ["slow", "fast"], batch_size=3)
+        super().__init__({"wave": {"channels": 1, "resolution": [30]}}, 3, num_classes=2, class_names=["slow", "fast"])
         self.names, self.examples = names, examples
 
     def setup(self, stage: str) -> None:
@@ -85,7 +89,7 @@ def test_the_first_rows_of_examples():
 
 
 def test_figures_of_a_batch_show_the_first_and_the_last_cross_attend():
-    data = Solids(sizes=(4, 4, 4), num_points=32)
+    data = Solids(sizes=(4, 4, 4), sampling=Sampling(num_points=32))
     task = ClassificationTask(data.modalities, data.num_classes, data.class_names, **TINY)
     positions = torch.rand(2, 32, 3)
     batch = {"inputs": {"points": {"content": positions[..., :0], "positions": positions}}}
@@ -110,11 +114,15 @@ def test_a_datamodule_says_how_its_modalities_are_drawn():
     assert view_of(Moving(), "video").patch == (2, 4, 4)
     assert view_of(Moving(), "audio").patch is None  # its patches are not to be known by that name
     assert view_of(None, "image") == View()
-    both = Films(2, video={"size": 8, "patch": [2, 4, 4]}, audio={"mels": None, "patch": [40]})
+    both = Films(
+        class_facts(2),
+        video={"pictures": Pictures(size=8), "patch": [2, 4, 4]},
+        audio={"spectrogram": Spectrogram(mels=None), "patch": [40]},
+    )
     assert view_of(both, "video") == View(patch=[2, 4, 4], mean=[0.5] * 3, std=[0.5] * 3)
     assert view_of(both, "audio") == View(patch=[40])
     four = Tones(patch=[2, 4])
-    four.num_classes, four.class_names = shapes.num_classes, shapes.class_names
+    four.facts = shapes.facts
     assert view_of(Paired({"see": shapes, "hear": four}), "audio") == View(patch=[2, 4])
 
 

@@ -109,7 +109,7 @@ class Fourfold(DataModule):
     mean = std = 0.5
 
     def __init__(self) -> None:
-        super().__init__({"field": {"channels": 1, "resolution": [2, 2, 2, 2]}}, 2)
+        super().__init__({"field": {"channels": 1, "resolution": [2, 2, 2, 2]}}, num_classes=2)
         self.train_set = self.val_set = [
             {"inputs": {"field": {"content": torch.full((2, 2, 2, 2, 1), float(k % 2))}}, "labels": k % 2}
             for k in range(8)
