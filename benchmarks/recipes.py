@@ -1,13 +1,13 @@
 """What the recipes reach: each is trained as it stands, and what validation chose is tested, once.
 
-    python -m benchmarks.recipes [CONFIG ...] [--arms NAME ...] [--seeds N] [--jobs 1] [--anew] [--out FILE]
+    python -m benchmarks.recipes [CONFIG ...] [--arms NAME ...] [--seeds N] [--jobs 1] [--again] [--out FILE]
 
 A config has arms: splits, folds, modalities alone and together. Where several seeds are due, each arm is trained with
-each; where the recipe adds noise, its checkpoint is tested with the noise and without. Of ESC-10 and FSDD there is a
-baseline beside it: a ridge classifier on the mean spectra of a clip or of its eighths, and on their spread and greatest
-values over the clip.
+each; where the recipe adds noise, its checkpoint is tested with the noise and without. Some have a baseline beside
+them (`benchmarks/ridge.py`): ridge classifiers on pooled spectra of sound, a ridge regression on pooled statistics of
+points.
 
-A row is written as soon as it is there. What the file has already is not trained again unless `--anew` asks for it, or
+A row is written as soon as it is there. What the file has already is not trained again unless `--again` asks for it, or
 the config has changed: then its rows are dropped. `--jobs 2` trains two at a time, each on its share of the cores.
 """
 
@@ -16,8 +16,9 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
+from benchmarks.ridge import ridge_on_points, ridge_on_spectra
 from perceiver_lightning.analysis.runs import at_best, read_run
-from perceiver_lightning.checkpoint import Opened
 from perceiver_lightning.cli import main as run
 
 WITHOUT_NOISE = "--data.init_args.noise=null"
@@ -46,22 +47,27 @@ PAIRS = {
 
 
 class Recipe(NamedTuple):
-    """A config's arms with what each gives to the command line, its seeds, whether it has noise; in how many
-    parts the baseline sees a clip, 0 for none.
+    """A config's arms with what each gives to the command line, its seeds, whether it has noise, its baseline, and the
+    metrics that are reported, the most telling one first.
     """
 
     arms: dict[str, list[str]]
     seeds: int = 1
     noise: bool = False
-    ridge: int = 0
+    baseline: Callable[[Sequence[str]], dict[str, float]] | None = None
+    metrics: tuple[str, ...] = ("accuracy",)
 
 
 RECIPES = {
     "configs/image/digits.yaml": Recipe({"test split": []}, seeds=5),
-    "configs/audio/fsdd.yaml": Recipe(SPEAKERS, seeds=3, ridge=8),
+    "configs/audio/fsdd.yaml": Recipe(SPEAKERS, seeds=3, baseline=partial(ridge_on_spectra, parts=8)),
     "configs/audio/fsdd_waveform.yaml": Recipe({"official split": []}),
-    "configs/audio/esc10.yaml": Recipe(FOLDS, ridge=1),
+    "configs/audio/esc10.yaml": Recipe(FOLDS, baseline=partial(ridge_on_spectra, parts=1)),
     "configs/points/ldraw.yaml": Recipe({"test split": []}, seeds=3),
+    "configs/points/ldraw_features.yaml": Recipe({"test split": []}, seeds=3),
+    "configs/points/ldraw_size.yaml": Recipe(
+        {"test split": []}, seeds=3, baseline=ridge_on_points, metrics=("r2", "rmse", "mae")
+    ),
     "configs/video/grid_color.yaml": Recipe(CLIPS, seeds=3, noise=True),
     "configs/audio_visual/grid_letter.yaml": Recipe(CLIPS, seeds=3, noise=True),
     "configs/multimodal/av_digits.yaml": Recipe(PAIRS, seeds=3, noise=True),
@@ -89,21 +95,23 @@ def measure(job: Job) -> dict[str, Any]:
     row: dict[str, Any] = {"config": job.config, "config_hash": hash_of(job.config), "arm": job.arm}
     start = time.monotonic()
     if job.seed is None:
-        row |= {"method": "ridge", "accuracy": ridge(given, recipe.ridge)}
+        assert recipe.baseline is not None
+        row |= {"method": "ridge", **recipe.baseline(given)}
     else:
         fit = run(["fit", *given, f"--seed_everything={job.seed}", f"--runs_dir={job.runs_dir}"])
         row |= {"method": "Perceiver", "seed": job.seed, "minutes": (time.monotonic() - start) / 60}
         checkpoint = f"--ckpt_path={fit.run}/checkpoints/best.ckpt"
-        row |= {"steps": fit.trainer.global_step, "validation": at_best(read_run(fit.run), "val/accuracy")}
-        row["accuracy"] = tested(checkpoint)
+        validation = at_best(read_run(fit.run), f"val/{recipe.metrics[0]}")
+        row |= {"steps": fit.trainer.global_step, "validation": validation, **tested(recipe, checkpoint)}
         if recipe.noise:
-            row["accuracy_without_noise"] = tested(checkpoint, WITHOUT_NOISE)
+            row["accuracy_without_noise"] = tested(recipe, checkpoint, WITHOUT_NOISE)["accuracy"]
     return {**row, "threads": job.threads, **machine()}
 
 
-def tested(*given: str) -> float:
-    """The accuracy on the test split."""
-    return float(run(["test", *given]).trainer.callback_metrics["test/accuracy"])
+def tested(recipe: Recipe, *given: str) -> dict[str, float]:
+    """The recipe's metrics on the test split."""
+    found = run(["test", *given]).trainer.callback_metrics
+    return {name: float(found[f"test/{name}"]) for name in recipe.metrics}
 
 
 def hash_of(config: str) -> str:
@@ -113,44 +121,11 @@ def hash_of(config: str) -> str:
     return hashlib.sha256(kept.encode()).hexdigest()[:12]
 
 
-def ridge(given: Sequence[str], parts: int) -> float:
-    """Test accuracy of a ridge classifier on log-mel spectra, each the mean of one of so many parts of a clip, and on
-    their spread and greatest values; its strength is chosen on train and validation alone.
-    """
-    import numpy as np
-    import torch.nn.functional as F
-    from sklearn.linear_model import RidgeClassifierCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    data: Any = Opened(["fit", *given, "--data.init_args.patch=null"]).datamodule
-    data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
-
-    def pooled(loader: Any) -> tuple[Any, Any]:
-        features, labels = [], []
-        for batch in loader:
-            part = data.finish(batch, training=False)["inputs"]["audio"]
-            x_BTF = part["content"][..., 0]
-            there = part.get("mask", torch.ones_like(x_BTF, dtype=torch.bool))[..., 0]
-            for x_TF in (x[own] for x, own in zip(x_BTF, there, strict=True)):
-                means = F.adaptive_avg_pool1d(x_TF.T, parts).flatten()
-                features.append(torch.cat([means, x_TF.std(0), x_TF.amax(0)]))
-            labels.append(batch["labels"])
-        return torch.stack(features).numpy(), torch.cat(labels).numpy()
-
-    data.train_set = data.make_set(data.train_set.split, training=False)
-    train, val, test = map(pooled, (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()))
-    model = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(-2, 5, 22)))
-    model.fit(np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]]))
-    return float(model.score(*test))
-
-
 def spread_of(values: Sequence[float]) -> str:
-    """Mean and standard error, in percent."""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else mean
+    """Mean and standard error, of shares in percent."""
+    scale = 100 if all(abs(value) <= 1 for value in values) else 1
+    mean = f"{scale * statistics.mean(values):.1f}"
+    return f"{mean} ± {scale * statistics.stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else mean
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -158,14 +133,15 @@ def show(rows: list[dict[str, Any]]) -> None:
     table = Table("config", "arm", "method", "seeds", "minutes", "validation", "test", "without noise")
     for config in dict.fromkeys(row["config"] for row in rows):
         for method in ("Perceiver", "ridge"):
-            of = [row for row in rows if row["config"] == config and row["method"] == method]
-            groups = {arm: [row for row in of if row["arm"] == arm] for arm in dict.fromkeys(row["arm"] for row in of)}
+            own = [row for row in rows if row["config"] == config and row["method"] == method]
+            arms = dict.fromkeys(row["arm"] for row in own)
+            groups = {arm: [row for row in own if row["arm"] == arm] for arm in arms}
             if len(groups) > 1 and set(groups) <= set(FOLDS):
-                groups["mean of folds"] = of
+                groups["mean of folds"] = own
             for arm, group in groups.items():
                 cells = [
                     spread_of([row[key] for row in group]) if all(row.get(key) is not None for row in group) else ""
-                    for key in ("validation", "accuracy", "accuracy_without_noise")
+                    for key in ("validation", RECIPES[config].metrics[0], "accuracy_without_noise")
                 ]
                 minutes = f"{max(row['minutes'] for row in group):.1f}" if method == "Perceiver" else ""
                 table.add_row(config, arm, method, str(len(group)), minutes, *cells)
@@ -196,7 +172,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", help="only these; all if not given")
     parser.add_argument("--seeds", type=int, help="in the place of the recipes' own number")
     parser.add_argument("--jobs", type=int, default=1, choices=range(1, 65), metavar="N", help="trainings side by side")
-    parser.add_argument("--anew", action="store_true", help="train also what the file has already")
+    parser.add_argument("--again", action="store_true", help="train also what the file has already")
     parser.add_argument("--runs_dir", default="runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes.json"))
     args = parser.parse_args()
@@ -207,14 +183,14 @@ def main() -> None:
     if unknown := set(args.arms or []) - known:
         parser.error(f"--arms: expected some of {', '.join(sorted(known))}, found {', '.join(sorted(unknown))}")
     threads = max(1, torch.get_num_threads() // args.jobs)
-    there = set() if args.anew else {key(row) for row in read(args.out)}
+    there = set() if args.again else {key(row) for row in read(args.out)}
     jobs = [
         Job(config, arm, seed, args.runs_dir, threads)
         for config in args.configs or RECIPES
         for arm in RECIPES[config].arms
         for seed in [
             *range(args.seeds if args.seeds is not None else RECIPES[config].seeds),
-            *[None] * bool(RECIPES[config].ridge),
+            *[None] * (RECIPES[config].baseline is not None),
         ]
         if (not args.arms or arm in args.arms)
         and (config, arm, "ridge" if seed is None else "Perceiver", seed) not in there

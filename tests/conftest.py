@@ -1,15 +1,29 @@
-"""A tiny run of the command line, made once, and an empty folder to work in."""
+"""What all tests share: one thread a process, profiles of hypothesis, a tiny run of the command line."""
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from command_line import TINY
+from hypothesis import HealthCheck, settings
 from image_files import write_images
 
 from perceiver_lightning.cli import main
+
+# Tests run in a process for each core, and so do the processes that they start.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
+# `--hypothesis-profile=thorough` tries more examples.
+for profile, examples in {"default": 25, "thorough": 200}.items():
+    settings.register_profile(
+        profile, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("default")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What is kept of a training: best.ckpt, last.ckpt, the configuration; and what a resumed one takes from it."""
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,12 @@ class KeepConfig(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """As YAML text, which a checkpoint may hold: it is read with weights_only."""
-        checkpoint["config"] = self.parser.dump(self.config, skip_unset=False)
+        checkpoint["config"] = self.text
+
+    @cached_property
+    def text(self) -> str:
+        """The configuration; made once, as the parser checks all of it each time."""
+        return self.parser.dump(self.config, skip_unset=False)
 
 
 class ConfigWins(Callback):
