@@ -1,4 +1,4 @@
-"""The Perceiver core: pure torch, imports nothing else of the project.
+"""The Perceiver core: pure torch; of the project it imports `kernels` alone.
 
 from perceiver_lightning.model import Perceiver
 model = Perceiver({"image": {"channels": 3, "resolution": [224, 224]}}, num_outputs=1000)
