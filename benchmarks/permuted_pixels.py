@@ -4,7 +4,7 @@
 
 Perceiver, table 2: 78.0 raw and 78.0 permuted for the Perceiver, 73.5 and 39.4 for a ResNet-50 with Fourier inputs.
 Here the Perceiver is that of configs/image/cifar10.yaml, trained twice from one seed for the same number of steps, for
-less long, so without mixing images, and judged on one crop of each; the ResNet-18 is torchvision's, trained on the very
+less long, so without mixing images, and evaluated on one crop of each; the ResNet-18 is torchvision's, trained on the very
 tensors that the Perceiver gets. One shuffle for all images, after
 augmentation; only the Perceiver is told where each pixel came from, by its positions. Each arm runs in a process of its
 own, `--jobs` of them side by side with the cores shared out. Then the trained raw Perceiver is asked about one batch
@@ -26,26 +26,31 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
+from perceiver_lightning.checkpoint import Opened
 from perceiver_lightning.cli import main as run
 
 CONFIG = "configs/image/cifar10.yaml"
 SHUFFLE = 0  # seed of the one permutation
-CHANGES: dict[str, Any] = {
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "mixup_off_epoch": None,
-    "ten_crop": None,
-}  # of the config's data
+CHANGES = [
+    "augment.mixup=0",
+    "augment.cutmix=0",
+    "augment.mixup_off_epoch=null",
+    "ten_crop=null",
+]  # of the config's data
 WAYS = {"raw": None, "permuted": SHUFFLE}
+
+
+def data_arguments(way: str) -> list[str]:
+    """Arguments of the command line that make the config's data raw or permuted."""
+    given = [*CHANGES, f"permute_pixels={json.dumps(WAYS[way])}"]
+    return [f"--config={CONFIG}", *(f"--data.init_args.{change}" for change in given)]
 
 
 def perceiver(way: str, epochs: int, runs_dir: str) -> dict[str, Any]:
     """Train the config's Perceiver and test its last weights: no choice is made, so both arms take the same steps."""
-    changes = CHANGES | {"permute_pixels": WAYS[way]}
-    shuffle = [f"--data.init_args.{key}={json.dumps(value)}" for key, value in changes.items()]
     start = time.monotonic()
-    shared = [f"--config={CONFIG}", f"--runs_dir={runs_dir}", f"--trainer.max_epochs={epochs}"]
-    fit = run(["fit", *shared, f"--name=cifar10_{way}", "--early_stopping.patience=1000", *shuffle])
+    shared = [f"--runs_dir={runs_dir}", f"--trainer.max_epochs={epochs}", f"--name=cifar10_{way}"]
+    fit = run(["fit", *data_arguments(way), *shared])
     seconds = time.monotonic() - start
     steps, last = fit.trainer.global_step, fit.run / "checkpoints" / "last.ckpt"
     test = run(["test", f"--ckpt_path={last}"])
@@ -101,13 +106,7 @@ def resnet(way: str, epochs: int, runs_dir: str) -> dict[str, Any]:
 
 def data_of(way: str) -> Any:
     """The config's datamodule, raw or permuted."""
-    import datamodules.images
-    import yaml
-
-    given = yaml.safe_load(Path(CONFIG).read_text())["data"]
-    return getattr(datamodules.image.folder, given["class_path"])(
-        **given["init_args"] | CHANGES, permute_pixels=WAYS[way]
-    )
+    return Opened(["fit", *data_arguments(way)]).datamodule
 
 
 def as_grid(batch: dict[str, Any]) -> torch.Tensor:

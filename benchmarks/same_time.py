@@ -30,7 +30,7 @@ from perceiver_lightning.cli import main as run
 
 CONFIGS = ["configs/image/cifar10.yaml", "configs/image/clothing.yaml"]
 ATTENTION = ["separable", "dense"]
-STEPS = 20  # that the time of a step is reckoned from, after as many that are not counted
+STEPS = 20  # that the time of a step is computed from, after as many that are not counted
 
 
 def train(job: tuple[str, str, float, str, int]) -> dict[str, Any]:
@@ -40,13 +40,11 @@ def train(job: tuple[str, str, float, str, int]) -> dict[str, Any]:
     shared = [f"--config={config}", f"--model.init_args.attention={attention}", f"--runs_dir={runs_dir}"]
     epochs = epochs_in(minutes * 60, shared)
     recipe: Any = Opened(["fit", *shared])
-    if (off := getattr(recipe.datamodule, "mixup_off_epoch", None)) is not None:
-        shared.append(f"--data.init_args.mixup_off_epoch={round(off * epochs / recipe.trainer.max_epochs)}")
+    if (off := recipe.datamodule.augment.mixup_off_epoch) is not None:
+        shared.append(f"--data.init_args.augment.mixup_off_epoch={round(off * epochs / recipe.trainer.max_epochs)}")
     name = f"{Path(config).stem}_{attention}"
     start = time.monotonic()
-    fit = run(
-        ["fit", *shared, f"--name={name}", f"--trainer.max_epochs={epochs}", f"--early_stopping.patience={epochs}"]
-    )
+    fit = run(["fit", *shared, f"--name={name}", f"--trainer.max_epochs={epochs}"])
     seconds = time.monotonic() - start
     test = run(["test", f"--ckpt_path={fit.run}/checkpoints/best.ckpt"])
     return {
