@@ -78,7 +78,8 @@ def arguments(cls: Any) -> dict[str, Any]:
 def default_of(cls: type, name: str) -> Any:
     """The default of an argument of a class, or of one that it hands on to; KeyError where there is none."""
     for one in cls.__mro__:
-        parameter = inspect.signature(one.__init__).parameters.get(name) if "__init__" in vars(one) else None
+        own = vars(one).get("__init__")
+        parameter = inspect.signature(own).parameters.get(name) if own is not None else None
         if parameter is not None:
             if parameter.default is parameter.empty:
                 break

@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, get_type_hints, is_typeddict
 
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -140,10 +140,20 @@ def innermost(message: str) -> tuple[str, str, str]:
             return key, class_path, "\n".join(lines)
         found = re.search(r"class_path '([^']+)'", lines[at])
         class_path = found[1] if found else ""
+        group = group_of(class_path, "\n".join(lines[:at]))
         depth = len(lines[at]) - len(lines[at].lstrip())
         inside = lines[at + 1 :]
         end = next((i for i, line in enumerate(inside) if len(line) - len(line.lstrip()) <= depth), len(inside))
-        key, lines = f"{key}.init_args.", inside[:end]
+        key, lines = f"{key}.{group}.", inside[:end]
+
+
+def group_of(class_path: str, text: str) -> str:
+    """The key between an argument and the keys of a class in it: `init_args`, but of a dataclass in a dict its own."""
+    typed = re.search(r"Subtypes: \[<class '([\w.]+)'", text)
+    holder: Any = pydoc.locate(typed[1]) if typed else None
+    declared = get_type_hints(holder) if is_typeddict(holder) else {}
+    names = [name for name, kind in declared.items() if kind is pydoc.locate(class_path)]
+    return names[0] if names else "init_args"
 
 
 def as_yaml(value: Any) -> str:

@@ -7,6 +7,7 @@ this: the class has no argument of that name, and just one of its dataclasses ha
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -58,18 +59,34 @@ class Translation:
 
     def flags(self, args: Sequence[str]) -> Iterator[str]:
         """A command line in today's words."""
-        keys: tuple[str, ...] = ()  # of the flag that waits for its value
-        kind: Any = None
+        waiting: str | None = None  # the flag that waits for its value
         for arg in args:
             found = re.fullmatch(r"--([\w.]+\+?)(?:=(.*))?", arg, re.DOTALL)
+            if waiting is not None:
+                yield from self._flag(waiting, None if found else [arg])
+                waiting = None
+                if not found:
+                    continue
             if not found:
-                yield self._value(keys, kind, arg)
-                keys = ()
-                continue
-            keys, kind = self.now(tuple(found[1].split(".")))
-            flag = f"--{'.'.join(keys)}"
-            yield flag if found[2] is None else f"{flag}={self._value(keys, kind, found[2])}"
-            keys = () if found[2] is not None else keys
+                yield class_path(arg)
+            elif found[2] is None:
+                waiting = found[1]
+            else:
+                yield "=".join(self._flag(found[1], [found[2]]))
+        if waiting is not None:
+            yield from self._flag(waiting, None)
+
+    def _flag(self, flag: str, value: Sequence[str] | None) -> list[str]:
+        """A flag and its value, if it has one."""
+        keys, kind = self.now(tuple(flag.split(".")))
+        whole = f"--{'.'.join(keys)}"
+        if value is None:
+            return [whole]
+        text = self._value(keys, kind, value[0])
+        if text in ("null", "None", "~") and is_dataclass(self.now(keys[:-1])[1]):
+            # jsonargparse takes no null for one field of a dataclass; this leaves the others unchanged, too.
+            return [f"--{'.'.join(keys[:-1])}", f"{{{keys[-1]}: null}}"]
+        return [whole, text]
 
     def _value(self, keys: tuple[str, ...], kind: Any, value: str) -> str:
         value = class_path(value)

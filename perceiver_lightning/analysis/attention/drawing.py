@@ -57,7 +57,7 @@ def draw(
     below says how much that is, and of several modalities, how much of all the weight is in this one.
 
     Args:
-        perceiver: the model; its mode (training or not) is left as it is.
+        perceiver: the model; its mode (training or not) stays unchanged.
         inputs: of a batch.
         example: which row of the batch.
         cross_attends: which ones, from 0.
@@ -85,7 +85,7 @@ def draw(
     for name in seen.names:
         shown = show(name, own[name], (views or {}).get(name))
         if shown is not None:
-            columns = [column for of in maps for column in columns_of(of[name], own[name]["content"].shape[-1] > 0)]
+            columns = [column for one in maps for column in columns_of(one[name], own[name]["content"].shape[-1] > 0)]
             figures[name] = _panels(shown, output[name][0], columns, headers, len(seen.names) > 1, title)
     return figures
 
@@ -215,7 +215,7 @@ def turn(figure: Figure, file: str | Path, frames: int = 24, seconds: float = 4.
             for axes in turning:
                 axes.view_init(elev=20, azim=-60 + 360 * frame / frames)
             canvas.draw()
-            figure.set_layout_engine("none")  # as it is after the first
+            figure.set_layout_engine("none")  # as it stays after the first
             pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64))
     finally:
         figure.set_dpi(before[0])

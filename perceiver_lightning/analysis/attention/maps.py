@@ -2,8 +2,8 @@
 
 A query's logit for an element is q . W_k LN(x) / sqrt(E) with x = [content, position]: the content channels' share of
 it is content-based attention, the rest (positions, modality vector, biases) is position-based attention; the two add up
-to the logit. Both come from the parts of the input array, which is never laid out: memory grows with the chosen latents
-times the elements, and with nothing else.
+to the logit. Both come from the parts of the input array, which is never materialised: memory grows with the chosen
+latents times the elements, and with nothing else.
 
     maps = attention_maps(model, inputs, cross_attend=0, latents=[0, 1, 2])
     maps["image"].weights  # (B, H, 3, height, width)
@@ -117,7 +117,7 @@ def attention_maps(
     """The maps of one cross-attend, by modality.
 
     Args:
-        perceiver: the model; its mode (training or not) is left as it is.
+        perceiver: the model; its mode (training or not) stays unchanged.
         inputs: of a batch.
         cross_attend: which one, from 0, in the order of the computation; those that share weights count each.
         latents: which rows of the latent array; all when not given.

@@ -52,7 +52,7 @@ def overview(
     for number in cross_attends:
         maps = maps_of(seen, number, rows, heads)
         for name, one in flat.items():
-            tiles[name].append(np.stack([heat_of(one.arranged(of)) for of in maps[name].weights.mean(1)[0]]))
+            tiles[name].append(np.stack([heat_of(one.arranged(weights)) for weights in maps[name].weights.mean(1)[0]]))
     count = len(seen.cross_attends)
     return {name: _overview(one, tiles[name], rows, cross_attends, count, title) for name, one in flat.items()}
 
@@ -67,7 +67,7 @@ def _overview(
     about = math.sqrt(len(rows) * 5 * high / wide)
     some = range(max(1, round(0.75 * about)), min(len(rows), round(1.35 * about)) + 1)
     across = min(some, key=lambda count: (-len(rows) % count, abs(count - about)), default=len(rows))
-    mosaics = [mosaic([upright(tile) for tile in of], across) for of in tiles]
+    mosaics = [mosaic([upright(tile) for tile in row], across) for row in tiles]
     width = 7.0
     mosaic_height = width * mosaics[0].shape[0] / mosaics[0].shape[1]
     close_up = min(1.7, width / (1 + len(tiles)) * high / wide)
@@ -77,7 +77,7 @@ def _overview(
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.add_gridspec(1 + len(tiles), 1 + len(tiles), height_ratios=heights)
         names = [f"cross-attend {number + 1} of {count}" for number in numbers]
-        pictures = [upright(shown.picture), *(upright(of[0]) for of in tiles)]
+        pictures = [upright(shown.picture), *(upright(row[0]) for row in tiles)]
         headers = ["input", *(f"{name}, latent {rows[0]}" for name in names)]
         for column, (picture, header) in enumerate(zip(pictures, headers, strict=True)):
             axes = figure.add_subplot(grid[0, column], title=header, xticks=[], yticks=[], frame_on=False)

@@ -13,8 +13,8 @@ here the latents' shares R (N x M) of the input's elements are
 and the output's shares are scaled to a sum of 1: what goes back to the learned latents says nothing of the input. As in
 the paper MLPs, values and the sizes of what is added are left out: it is a picture of the ways, no proof of a cause.
 
-It is reckoned from the output backwards, as rows w times matrices. So neither R nor a cross-attend's N x M weights are
-ever laid out: weights are made for so few latents at a time that they are CHUNK numbers, or one latent's.
+It is computed from the output backwards, as rows w times matrices. So neither R nor a cross-attend's N x M weights are
+ever materialised: weights are made for so few latents at a time that they are CHUNK numbers, or one latent's.
 
     seen = record(model, inputs)
     rollout(seen)["image"]     # (B, height, width)
