@@ -7,7 +7,6 @@ this: the class has no argument of that name, and just one of its dataclasses ha
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -83,10 +82,15 @@ class Translation:
         if value is None:
             return [whole]
         text = self._value(keys, kind, value[0])
-        if text in ("null", "None", "~") and is_dataclass(self.now(keys[:-1])[1]):
+        if text in ("null", "None", "~") and self._is_in_group(keys):
             # jsonargparse takes no null for one field of a dataclass; this leaves the others unchanged, too.
             return [f"--{'.'.join(keys[:-1])}", f"{{{keys[-1]}: null}}"]
         return [whole, text]
+
+    def _is_in_group(self, keys: tuple[str, ...]) -> bool:
+        """Whether keys lead to a field of a dataclass that a class takes."""
+        own = find_class(keys[0], self.classes.get(key_of(keys[:-2]))) if keys[0] in LAZY else None
+        return own is not None and ".".join(keys[-2:]) in fields(own)
 
     def _value(self, keys: tuple[str, ...], kind: Any, value: str) -> str:
         value = class_path(value)
