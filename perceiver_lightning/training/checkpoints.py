@@ -2,6 +2,7 @@
 
 import os
 from functools import cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
