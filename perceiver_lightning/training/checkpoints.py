@@ -2,7 +2,6 @@
 
 import os
 from functools import cached_property
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
