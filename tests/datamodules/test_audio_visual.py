@@ -404,9 +404,9 @@ def test_real_sentences():
     "given, sentence",
     [
         ("video={patch: 3}", "data.init_args.video.patch: expected list or null, found 3"),
-        ("video={patch: 3, brightness: .nan}", "data.init_args.video: expected list or null, found 3"),
-        ("video={horizontal_flip: maybe}", "data.init_args.video.horizontal_flip: expected true or false"),
-        ("audio={noise: 0.5}", "data.init_args.audio.noise: expected list or null, found 0.5"),
+        ("video={patch: 3, augment: {brightness: .nan}}", "data.init_args.video: expected list or null, found 3"),
+        ("video={augment: {horizontal_flip: maybe}}", "data.init_args.video.augment.horizontal_flip: expected true or false"),
+        ("audio={augment: {noise: 0.5}}", "data.init_args.audio.augment.noise: expected list or null, found 0.5"),
         ("video={frame: 8}", "data.init_args.video.frame: there is no such key; did you mean frames?"),
         ("audio={seconds: 1}", "data.init_args.audio.seconds: there is no such key"),
     ],
@@ -422,5 +422,5 @@ def test_noise_of_several_modalities_is_drawn_in_one_order(monkeypatch):
     example = {"inputs": {"video": {"content": None}, "audio": {"content": None}}, "name": "x"}
     for levels in ({"video": 1.0, "audio": 2.0}, {"audio": 2.0, "video": 1.0}):
         drawn.clear()
-        with_noise(example, levels, anew=True)
+        with_noise(example, levels, training=True)
         assert drawn == list(levels.values())
