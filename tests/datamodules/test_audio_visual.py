@@ -405,7 +405,10 @@ def test_real_sentences():
     [
         ("video={patch: 3}", "data.init_args.video.patch: expected list or null, found 3"),
         ("video={patch: 3, augment: {brightness: .nan}}", "data.init_args.video: expected list or null, found 3"),
-        ("video={augment: {horizontal_flip: maybe}}", "data.init_args.video.augment.horizontal_flip: expected true or false"),
+        (
+            "video={augment: {horizontal_flip: maybe}}",
+            "data.init_args.video.augment.horizontal_flip: expected true or false",
+        ),
         ("audio={augment: {noise: 0.5}}", "data.init_args.audio.augment.noise: expected list or null, found 0.5"),
         ("video={frame: 8}", "data.init_args.video.frame: there is no such key; did you mean frames?"),
         ("audio={seconds: 1}", "data.init_args.audio.seconds: there is no such key"),

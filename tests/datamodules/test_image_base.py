@@ -1,18 +1,64 @@
 """What all image data share: cache, batches, sampling, options."""
 
+import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from grouped import made
+from hypothesis import given
+from hypothesis import strategies as st
 from image_files import batch_of, write_images
+from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 
 from datamodules import Digits, ImageFolder
 from datamodules.base import check_batch
 from datamodules.image.augment import ImageAugment
+from datamodules.image.reading import pack, unpack
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.tasks.classification import ClassificationTask
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3]), st.booleans())
+def test_a_packed_image_is_the_image(height, width, channels, read_only):
+    image = torch.randint(256, (channels, height, width), dtype=torch.uint8).permute(1, 2, 0)
+    packed = pack(image)
+    assert packed.dtype == np.uint8 and packed.shape == (8 + image.numel(),)
+    packed.flags.writeable = not read_only
+    assert torch.equal(unpack(packed, channels), image)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+@pytest.mark.parametrize("options", [{"size": 4}, {"size": None, "resolution": [7, 9]}], ids=["one size", "own sizes"])
+def test_images_of_any_size_are_cached(tmp_path, cache, options):
+    folder, where = tmp_path / "images", {"cache": cache, "cache_dir": str(tmp_path / "cache")}
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / "train" / name).mkdir(parents=True)
+        for row in range(6):
+            pixels = rng.integers(0, 256, (5 + row % 3, 9 - row % 2, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "train" / name / f"{row}.png")
+    path = folder / "train" / "cat" / "0.png"
+    path.write_bytes(path.read_bytes()[:60])
+    common = {**options, "val_fraction": 0.4, "skip_broken": True}
+    expected = batch_of(ImageFolder(str(folder), **common), "train")
+    kept = ImageFolder(str(folder), **common, **where)
+    found = batch_of(kept, "train")
+    assert found["name"] == expected["name"] and len(found["name"] + batch_of(kept, "val")["name"]) == 11
+    for key, value in expected["inputs"]["image"].items():
+        same = found["inputs"]["image"][key]
+        assert all(map(torch.equal, same, value)) if isinstance(value, list) else torch.equal(same, value)
+    assert (tmp_path / "cache").is_dir() == (cache == "disk")
+    travelled = pickle.loads(pickle.dumps(kept.train_set))  # to a worker
+    assert torch.equal(travelled.image(1), kept.train_set.image(1))
+
+
+def test_images_that_are_not_files_are_kept_in_memory(tmp_path):
+    data = Digits(cache="disk", cache_dir=str(tmp_path / "cache"))
+    data.setup("fit")
+    assert data.train_set.images.shape == (1293, 8, 8, 1) and not (tmp_path / "cache").exists()
 
 
 def test_the_cache_changes_nothing_and_needs_no_files(tmp_path):

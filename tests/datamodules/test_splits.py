@@ -42,6 +42,12 @@ def test_a_cut_keeps_groups_whole_and_shares_near(seed):
     assert all(3 <= found <= 9 for found in Counter(part.labels).values()) and len(set(part.labels)) == 4
 
 
+def test_several_labels_become_zeros_and_ones():
+    split = words([(0, 2), (), (1,)], several=3)
+    assert [split.take([2, 0, 1]).target_of(row).tolist() for row in range(3)] == [[0, 1, 0], [1, 0, 1], [0, 0, 0]]
+    assert words([4, 5]).target_of(1) == 5
+
+
 def test_what_cannot_be_cut_is_said():
     with pytest.raises(InputError, match=r"^val_fraction: expected to cut 0.5 of the 3 words of here with every class"):
         cut(words([0, 0, 1]), 0.5, 0, "val_fraction")
