@@ -8,8 +8,8 @@ from torch import Tensor
 def noisy(content: Tensor, level: float, generator: torch.Generator | None) -> Tensor:
     """Content with white noise of `level` times its own standard deviation; integers are rounded and clipped.
 
-    Without a generator, in training, the level is drawn too, evenly from none to `level`: who has only ever heard loud
-    noise does not know clean sound.
+    Without a generator, in training, the level is drawn too, evenly from none to `level`, so that a model also sees
+    clean examples.
     """
     if generator is None:
         level *= float(torch.rand(()))

@@ -19,9 +19,12 @@ from torch import Tensor
 from perceiver_lightning.errors import InputError
 
 FLATTEST = 1e-3  # share of the longest side of a box that the others have at least: they are divided by
+MESHES = (".off", ".obj", ".ply", ".stl", ".glb")
+TEXTS = (".xyz", ".csv", ".txt")
+POINT_EXTENSIONS = (*MESHES, *TEXTS, ".npy", ".npz")
+NORMALS = ["nx", "ny", "nz"]
 
-
-Into = Literal["ball", "cube", "box"]
+Into = Literal["ball", "cube", "box"]  # what clouds are normalised into
 
 
 def frame(positions: Tensor, into: Into) -> tuple[Tensor, Tensor]:
@@ -41,17 +44,11 @@ def frame(positions: Tensor, into: Into) -> tuple[Tensor, Tensor]:
 
 
 def choose(points: Tensor, count: int | None, seed: int | None) -> Tensor:
-    """`count` of the points (M, 3 + C), drawn without repeats: anew, or by `seed`; all if there are no more."""
+    """`count` of the points (M, 3 + C), drawn without repeats: each time, or by `seed`; all if there are no more."""
     if count is None or len(points) <= count:
         return points
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     return points[torch.randperm(len(points), generator=generator)[:count]]
-
-
-MESHES = (".off", ".obj", ".ply", ".stl", ".glb")
-TEXTS = (".xyz", ".csv", ".txt")
-POINT_EXTENSIONS = (*MESHES, *TEXTS, ".npy", ".npz")
-NORMALS = ["nx", "ny", "nz"]
 
 
 def read_points(path: str | Path, features: Sequence[str] = (), samples: int = 2048, seed: int = 0) -> np.ndarray:
