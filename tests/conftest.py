@@ -1,4 +1,7 @@
-"""What all tests share: one thread a process, profiles of hypothesis, a tiny run of the command line."""
+"""What all tests share: one thread a process, profiles of hypothesis, a tiny run of the command line.
+
+The process that hands out the tests imports this, too, but none of what takes seconds to import.
+"""
 
 import contextlib
 import os
@@ -6,17 +9,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from command_line import TINY
 from hypothesis import HealthCheck, settings
-from image_files import write_images
-
-from perceiver_lightning.cli import main
 
 # Tests run in a process for each core, and so do the processes that they start.
 os.environ["OMP_NUM_THREADS"] = "1"
-torch.set_num_threads(1)
 
 # `--hypothesis-profile=thorough` tries more examples.
 for profile, examples in {"default": 25, "thorough": 200}.items():
@@ -31,6 +28,8 @@ def here(tmp_path, monkeypatch):
     """An empty working folder with the config."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("UV", raising=False)
+    from command_line import TINY
+
     Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
     return tmp_path
 
@@ -38,6 +37,10 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """A run of two epochs, made once: its folder. Tests that write take a copy."""
+    from command_line import TINY
+
+    from perceiver_lightning.cli import main
+
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     with contextlib.chdir(folder):
@@ -53,6 +56,8 @@ def run(trained, here) -> Path:
 
 @pytest.fixture
 def photos(here):
+    from image_files import write_images
+
     for i in range(5):
         write_images(here / "photos" / str(i), 1, 50 * i, size=(8, 8))
     return here / "photos"

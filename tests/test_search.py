@@ -65,6 +65,7 @@ def test_trials_are_runs_and_the_best_is_named(sweep, capsys):
     assert len(rates) == 3  # a new start proposes anew
 
 
+@pytest.mark.slow
 def test_what_was_cut_short_goes_on_where_it_was(sweep, capsys):
     class Stop(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -94,6 +95,7 @@ def test_what_was_cut_short_goes_on_where_it_was(sweep, capsys):
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
 
 
+@pytest.mark.slow
 def test_a_trial_that_cannot_be_is_a_failed_one_among_others_and_the_end_if_it_is_the_first(sweep, capsys):
     other = {**TINY_SWEEP, "parameters": {"model.init_args.self_heads": {"values": [3]}}}
     Path("bad.yaml").write_text(yaml.safe_dump(other))

@@ -52,7 +52,8 @@ class Words(HTMLParser):
             self.rows[-1][-1] += data
 
 
-@settings(deadline=None, max_examples=15)
+@pytest.mark.slow
+@settings(max_examples=15)
 @given(st.sampled_from([EVIL, "a & b", "{braces}"]) | st.text(max_size=20))
 def test_what_runs_say_stands_there_as_text(name):
     name = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\s]+", " ", name).strip()

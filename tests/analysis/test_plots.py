@@ -41,7 +41,8 @@ def test_a_long_training_makes_no_long_picture():
     assert size(50 * POINTS) < 1.5 * size(POINTS)
 
 
-@settings(deadline=None, max_examples=15)
+@pytest.mark.slow
+@settings(max_examples=15)
 @given(st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), min_size=1, max_size=12))
 def test_any_name_can_be_drawn(tmp_path_factory, name):
     run = make(f"_{name}$", **{f"val/{name}": [(0, 1.0), (1, math.nan), (2, 3.0)], "train/loss": [(0, 1.0), (1, 2.0)]})

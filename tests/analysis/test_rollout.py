@@ -122,6 +122,8 @@ def test_an_example_without_elements_gets_nothing():
     torch.testing.assert_close(found, torch.tensor([1.0, 0.0], dtype=torch.float64))
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("memory")
 def test_memory_is_bounded_whatever_the_resolution(monkeypatch):
     """64 latents' weights on 256 x 256 pixels are 64 MiB; a few latents' at a time are not."""
     perceiver = model({"image": {"channels": 3, "resolution": [256, 256]}}, num_latents=64, cross_heads=4,

@@ -85,6 +85,7 @@ def test_coordinates_are_priced_by_their_number_and_not_by_their_resolution():
     assert points["memory_bytes"] > grid["memory_bytes"]  # features of each example's own coordinates
 
 
+@pytest.mark.slow
 def test_modalities_share_the_common_width_and_the_model_stays_as_it_is():
     modalities = {
         "image": {"channels": 3, "resolution": [4, 6]},
@@ -152,6 +153,7 @@ def test_attention_keeps_no_weights():
     assert 0 < memory.most < 4 * 2**26 / 20  # the weights alone would be 256 MiB
 
 
+@pytest.mark.slow
 def test_json_and_table_say_the_same(tmp_path, paper):
     found = summarise(paper, facts(IMAGENET, 32))
     write_json(found, tmp_path / "cost.json")
@@ -165,6 +167,7 @@ def test_json_and_table_say_the_same(tmp_path, paper):
     assert f"{found['memory_bytes'] / 1e6:,.0f} MB" in text and "in use" in text
 
 
+@pytest.mark.slow
 def test_another_attention_s_flops_stand_beside_the_dense_ones(paper):
     found = summarise(paper, facts(IMAGENET, 1))
     for executed, beside in ((123 * 10**9, True), (found["flops"], False)):
@@ -243,6 +246,7 @@ print(status("VmHWM") - before)
 """
 
 
+@pytest.mark.xdist_group("memory")
 @pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="measures memory through Linux's /proc")
 @pytest.mark.parametrize("name", MEASURED)

@@ -194,6 +194,7 @@ def test_training_stops_early(capsys):
     assert "stopped early: no better val/accuracy in 2 validations" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_second_logger_joins_the_run(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -211,6 +212,8 @@ def test_a_second_logger_joins_the_run(monkeypatch):
 # ---- processes of their own
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_the_program_says_one_sentence_and_exits_with_2():
     done = subprocess.run(
         [sys.executable, "-m", "perceiver_lightning", "fit", "--config=none.yaml"], capture_output=True, text=True
@@ -223,6 +226,7 @@ def results(run: Path) -> dict[str, float]:
     return {name: points[-1][1] for name, points in load_metrics(run).items() if name.startswith("test/")}
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.slow
 def test_two_processes_train_test_and_predict_together(here, photos):
     def program(*args: str) -> subprocess.CompletedProcess:

@@ -33,6 +33,8 @@ loaded()
 """
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_a_command_loads_nothing_that_only_others_need():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

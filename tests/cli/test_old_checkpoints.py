@@ -28,6 +28,7 @@ def test_an_old_checkpoint_tests_as_it_did(kind):
     assert {name: float(value) for name, value in found.items()} == pytest.approx(EXPECTED[kind]["test"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_old_checkpoint_resumes_as_it_did(kind):
     resumed = main(["fit", "--ckpt_path=old.ckpt", "--trainer.max_epochs=3"])
     expected = dict(EXPECTED[kind]["resumed"])

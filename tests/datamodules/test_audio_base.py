@@ -76,7 +76,7 @@ def test_a_padded_clip_gives_the_very_output_that_it_gives_alone(options):
         data.modalities, 3, num_latents=4, latent_width=8, cross_attends=[1, 1], self_attends=1, self_heads=2, bands=4
     ).eval()
 
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=12)
     @given(st.lists(st.integers(1, data.length), min_size=2, max_size=4))
     def check(lengths: list[int]) -> None:
         sounds = [(torch.randn(length, data.channels) * 3000).short() for length in lengths]

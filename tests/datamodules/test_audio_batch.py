@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchaudio.transforms import MelSpectrogram
 
@@ -85,7 +85,6 @@ def test_a_tone_is_in_its_band():
     assert np.abs(loudest.numpy() - expected).max() <= 1
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 500), st.integers(0, 300), st.sampled_from([(64, 16), (100, 40), (64, 99)]))
 def test_own_frames_do_not_know_of_the_padding(samples, padding, form):
     mel = LogMel(8000, 8, *form, [0.0, 4000.0])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
@@ -23,7 +23,6 @@ def test_centre_crop_is_torchvisions_usual_evaluation():
 @given(
     st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.sampled_from([None, 0.5, 1.0])
 )
-@settings(deadline=None)
 def test_resize_gives_the_size_asked_for(height, width, to_height, to_width, centre_crop):
     assert resize(images(height, width, 3), [to_height, to_width], centre_crop).shape == (to_height, to_width, 3)
 
@@ -43,7 +42,6 @@ def test_resize_cuts_the_centre_or_stretches():
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(0, 2), st.booleans(), st.integers(0, 2**31))
-@settings(deadline=None)
 def test_every_image_is_one_of_the_crops_of_its_padded_self(batch, height, width, padding, flip, seed):
     torch.manual_seed(seed)
     content = images(batch, height, width, 2)
@@ -86,7 +84,6 @@ def test_normalise_takes_bytes_to_the_mean_and_std_of_each_channel():
 
 
 @given(st.integers(2, 6), st.integers(0, 2**31))
-@settings(deadline=None)
 def test_mixup_is_the_blend_that_its_labels_say(batch, seed):
     torch.manual_seed(seed)
     content, labels = torch.randn(batch, 3, 4, 2), torch.arange(batch)
@@ -98,7 +95,6 @@ def test_mixup_is_the_blend_that_its_labels_say(batch, seed):
 
 
 @given(st.integers(2, 6), st.integers(0, 2**31))
-@settings(deadline=None)
 def test_cutmix_pastes_the_share_that_its_labels_say(batch, seed):
     torch.manual_seed(seed)
     content, labels = torch.randn(batch, 6, 5, 1), torch.arange(batch)
@@ -117,7 +113,6 @@ def test_with_both_each_batch_gets_one():
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**31))
-@settings(deadline=None)
 def test_a_permuted_pixel_keeps_its_position(height, width, seed):
     content = torch.randn(height, width, 3)
     order, positions = permutation([height, width], seed)

@@ -47,7 +47,7 @@ def files(tmp_path) -> list[Path]:
     return [tmp_path / f"{i}.txt" for i in range(4)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=8))
 def test_memory_and_disk_hold_what_was_read(tmp_path_factory, lengths):
     folder = tmp_path_factory.mktemp("files")
@@ -172,6 +172,7 @@ def test_a_cache_of_another_number_of_files_is_made_again(files, tmp_path, caplo
     assert [len(array) for array in again] == [3, 0, 5, 1] and "damaged" in caplog.text
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.slow
 def test_two_processes_at_once_build_one_cache(files, tmp_path):
     script = """if True:
@@ -200,6 +201,7 @@ def test_two_processes_at_once_build_one_cache(files, tmp_path):
     assert [path.suffix for path in place.iterdir() if path.is_dir()] == [""]
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.slow
 def test_one_that_is_killed_leaves_nothing_that_is_taken_for_a_cache(files, tmp_path):
     script = """if True:

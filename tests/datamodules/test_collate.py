@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.common.collate import LATER, collate, rows_of_clips
@@ -22,7 +22,6 @@ def examples_of_any_size(draw) -> list[dict]:
 
 
 @given(examples_of_any_size())
-@settings(deadline=None)
 def test_padding_keeps_each_example_and_its_positions(examples):
     batch = collate(examples)["inputs"]["x"]
     contents = [one["inputs"]["x"]["content"] for one in examples]

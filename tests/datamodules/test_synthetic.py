@@ -136,6 +136,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_logistic_regression_on_pooled_statistics_stays_under_60_percent(view):
     data = VIEWS[view]()

@@ -71,7 +71,6 @@ def test_pictures_are_those_shown_at_the_middle_of_each_part(tmp_path):
     levels = np.arange(20, 240, 20)
     path = write_clip(tmp_path / "a.mkv", greys(levels))  # 11 pictures, 1.1 s
 
-    @settings(max_examples=25, deadline=None)
     @given(st.floats(1.3, 60).map(lambda fps: round(fps, 3) + 0.0001))
     def check(fps: float) -> None:
         expected = [floor((k + 0.5) / fps * 10) for k in range(ceil(1.1 * fps - 0.5))]
@@ -115,7 +114,6 @@ def test_a_piece_about_another_centre(centre, rows, columns):
     assert np.array_equal(found, picture[slice(*rows), slice(*columns)])
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 12), st.floats(0.5, 3), st.floats(0, 2), st.floats(-1, 1), st.floats(2, 30))
 def test_a_clip_has_the_pictures_of_its_seconds(length, frames, seconds, start, shift, fps):
     found = cut_pictures(np.arange(length), start, shift, fps, frames, seconds)
@@ -184,7 +182,7 @@ def test_a_clip_that_ends_early_gives_the_very_output_that_it_gives_alone(option
         data.modalities, 3, num_latents=4, latent_width=8, cross_attends=[1, 1], self_attends=1, self_heads=2, bands=4
     ).eval()
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=10)
     @given(st.lists(st.integers(1, frames), min_size=2, max_size=4))
     def check(lengths: list[int]) -> None:
         clips = [random_clip(length) for length in lengths]

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck
@@ -52,7 +52,6 @@ def results_and_gradients(function, given: list[Tensor]) -> list[Tensor]:
     return [*results, *torch.autograd.grad(loss, given)]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     sizes, sizes, st.sampled_from([1, 2, 4, 17]), sizes, sizes, st.sampled_from([0.1, 1.0, 300.0]), st.integers(0, 999)
 )
@@ -190,6 +189,7 @@ def test_torch_knows_shapes_of_the_operations(backend):
         torch.library.opcheck(operation, more, test_utils=tests)
 
 
+@pytest.mark.xdist_group("compilers")
 def test_it_can_be_compiled_into_one_graph(backend):
     given = example(1, 3, 2, 4, 5)
     whole = torch.compile(lambda *x: grid_attention(*x)[0] * 2, fullgraph=True, backend="aot_eager")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from attention_oracle import normal, plain_attend
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -11,7 +11,6 @@ from perceiver_lightning.kernels.plain_attention import attend, to_multiple_of_8
 sizes = st.integers(1, 4)
 
 
-@settings(max_examples=40, deadline=None)
 @given(sizes, sizes, sizes, sizes, st.integers(1, 19), st.integers(1, 19), st.booleans(), st.integers(0, 99))
 def test_attend_is_softmax_attention(batch, heads, queries, elements, width, value_width, masked, seed):
     """In float64, which a CPU gives to the fused kernel, and in float32, of which so few are plain."""
@@ -124,7 +123,6 @@ def test_a_causal_mask_is_that_of_torch_with_its_gradients(batch_of_mask, limit,
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
 @given(sizes, sizes, sizes, sizes, st.integers(0, 99))
 def test_each_query_sees_what_its_mask_shows(batch, heads, queries, elements, seed):
     """Queries that may see nothing give zeros; the same for all queries is what a mask of two axes says."""

@@ -14,6 +14,8 @@ print(*sorted(name for name in sys.modules if name.startswith("perceiver_lightni
 """
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("name", ["model", "kernels.grid_attention", "kernels.plain_attention", "kernels.costs"])
 def test_the_model_loads_torch_and_nothing_else_and_kernels_know_no_model(name):
     done = subprocess.run(

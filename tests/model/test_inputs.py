@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -26,7 +26,6 @@ def features(place: float, highest: float, bands: int) -> list[float]:
     return [place, *map(math.sin, angles), *map(math.cos, angles)]
 
 
-@settings(max_examples=30, deadline=None)
 @given(grids, st.integers(0, 3))
 def test_an_element_is_its_content_then_its_features_axis_by_axis(grid, channels):
     inputs = inputs_of({"x": {"channels": channels, "resolution": [6] * len(grid)}}, bands=2)
@@ -43,7 +42,6 @@ def test_an_element_is_its_content_then_its_features_axis_by_axis(grid, channels
     torch.testing.assert_close(array[0], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
 @given(grids, st.sampled_from(["fourier", "learned", "learned_axes"]), st.booleans())
 def test_the_same_places_as_grid_per_sample_or_coordinates_give_the_same_array(grid, positions, per_sample):
     inputs = inputs_of({"x": {"channels": 2, "resolution": [5] * len(grid)}}, bands=3, positions=positions)

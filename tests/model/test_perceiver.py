@@ -147,7 +147,7 @@ def test_widths_heads_widening_and_dropout_reach_every_layer():
 # Sets of elements
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sampled_from(["fourier", "learned", "learned_axes"]), st.integers(0, 99))
 def test_elements_permuted_with_their_positions_change_nothing_and_without_them_much(positions, seed):
     perceiver = small({"image": {"channels": 3, "resolution": [4, 5]}}, positions=positions)
@@ -170,7 +170,6 @@ grids = st.integers(1, 4).flatmap(
 )
 
 
-@settings(max_examples=25, deadline=None)
 @given(grids, st.sampled_from(["fourier", "learned", "learned_axes"]))
 def test_a_padded_grid_gives_what_it_gives_alone(grids_of_batch, positions):
     """Each example has places of its own along each axis, and what fills it up is masked."""
@@ -195,7 +194,6 @@ def test_a_padded_grid_gives_what_it_gives_alone(grids_of_batch, positions):
         assert (seen - alone)[~mask.flatten(1).all(1)].abs().amax(1).min() > 1e-6
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 4),
     st.lists(st.integers(1, 6), min_size=1, max_size=4),

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers.models.perceiver.modeling_perceiver import build_linear_positions, generate_fourier_features
@@ -29,7 +29,6 @@ def oracle(places: np.ndarray, highest: float, bands: int) -> np.ndarray:
     return np.stack([places, *[np.sin(x) for x in angles], *[np.cos(x) for x in angles]], -1)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.floats(-1, 1), min_size=1, max_size=6),
     st.floats(1, 1200),
@@ -46,7 +45,6 @@ def test_fourier_features_are_the_paper_s(places, highest, bands):
     torch.testing.assert_close(narrow.double(), expected, rtol=0, atol=1e-6 * highest)  # a few ulp of the largest angle
 
 
-@settings(max_examples=30, deadline=None)
 @given(resolutions, st.integers(1, 9), st.data())
 def test_fourier_features_are_those_of_transformers(resolution, bands, data):
     """On grids of the trained resolution and of others, with any number of axes."""
@@ -129,7 +127,6 @@ def numbered(module: LearnedPositions | LearnedAxisPositions) -> None:
         table.data = torch.arange(float(len(table)))[:, None].repeat(1, table.shape[1])
 
 
-@settings(max_examples=30, deadline=None)
 @given(resolutions)
 def test_learned_positions_count_the_elements_of_their_grid(resolution):
     positions = LearnedPositions(resolution, width=2)
@@ -139,7 +136,6 @@ def test_learned_positions_count_the_elements_of_their_grid(resolution):
     assert torch.equal(found[..., 1].flatten(), torch.arange(float(math.prod(resolution))))
 
 
-@settings(max_examples=30, deadline=None)
 @given(resolutions, st.integers(0, 99))
 def test_learned_positions_travel_with_permuted_coordinates(resolution, seed):
     positions = LearnedPositions(resolution, width=2)
@@ -169,7 +165,6 @@ def test_learned_axes_give_each_place_the_vector_of_the_nearest():
 
 
 @given(st.integers(1, 3000))
-@settings(max_examples=50, deadline=None)
 def test_every_place_of_the_even_grid_is_nearest_to_itself(size):
     assert torch.equal(nearest(even_grid(size), size), torch.arange(size))
 
@@ -178,7 +173,6 @@ def test_places_beyond_the_ends_take_the_last():
     assert nearest(torch.tensor([-1.5, 1.5]), 4).tolist() == [0, 3]
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.booleans(), st.data())
 def test_a_table_lies_along_its_axis(sizes, per_sample, data):
     axis = data.draw(st.integers(0, len(sizes) - 1))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from randomly import randomise
 from torch import Tensor
@@ -85,7 +85,6 @@ def grid_inputs(grid, batch: int, seed: int) -> dict:
     return given
 
 
-@settings(max_examples=60, deadline=None)
 @given(grids(), st.integers(1, 3), st.sampled_from([1, 2]), st.sampled_from(["fourier", "learned_axes", "learned"]),
        st.sampled_from([2, 99]), st.sampled_from([torch.float64, torch.float32]), st.booleans(),
        st.integers(0, 99))  # fmt: skip
@@ -101,7 +100,6 @@ def test_it_is_the_dense_attention_over_any_grid(grid, batch, heads, positions, 
         assert_same(perceiver, {"grid": inputs}, 1e-9 if dtype == torch.float64 else 2e-3)
 
 
-@settings(max_examples=25, deadline=None)
 @given(grids(), grids(), st.booleans(), st.integers(0, 99))
 def test_several_modalities_share_one_softmax_and_one_layernorm(first, second, all_there, seed):
     facts = {
@@ -158,6 +156,7 @@ def test_bfloat16_parameters_give_bfloat16():
     assert perceiver({"image": {"content": content(2, 6, 5, 3).bfloat16()}}).dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-8), (torch.float32, 5e-3)])
 def test_it_trains_as_the_dense_attention_does(dtype, tolerance):
     """100 steps of AdamW from one seed, pixels through a learned projection: the same losses, from 21 to 0.6.
@@ -211,6 +210,7 @@ def test_activation_checkpointing():
     torch.testing.assert_close(torch.autograd.grad(again.sum(), perceiver.latents), plain)
 
 
+@pytest.mark.xdist_group("compilers")
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", [4, 99])
 def test_compiled_by_torch(piece, monkeypatch):
@@ -225,6 +225,7 @@ def test_compiled_by_torch(piece, monkeypatch):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.xdist_group("compilers")
 @pytest.mark.slow
 def test_compiled_by_torchs_own_compiler():
     perceiver = model(cross_attends=[1])

@@ -15,6 +15,7 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
     return {name: {event.step: event.value for event in events.Scalars(name)} for name in events.Tags()["scalars"]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_steps_that_a_resumed_training_takes_again_are_out_of_date():
     """From the middle of a training: what was logged after that is dropped, as in metrics.csv."""

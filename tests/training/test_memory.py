@@ -21,6 +21,8 @@ for keep in (False, True):
 HAS_GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("memory")
 @pytest.mark.skipif(not HAS_GLIBC, reason="needs glibc, whose malloc this is about")
 def test_the_pages_of_a_freed_tensor_are_those_of_the_next():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)

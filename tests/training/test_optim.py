@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR
@@ -108,14 +108,12 @@ def test_an_unknown_optimizer_is_named() -> None:
 # Schedules
 
 
-@settings(deadline=None)
 @given(total=st.integers(1, 60))
 def test_cosine_is_torchs(total: int) -> None:
     expected = rates(CosineAnnealingLR(sgd(), T_max=total), total + 1)
     assert rates(make_scheduler(sgd(), total, "cosine"), total + 1) == pytest.approx(expected, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(warm=st.integers(1, 30), rest=st.integers(1, 30))
 def test_warm_up_then_cosine_are_torchs(warm: int, rest: int) -> None:
     total = warm + rest
@@ -152,7 +150,6 @@ def test_flat_cosine_is_perceiver_ios() -> None:
     assert rates(make_scheduler(sgd(0.002), total, "flat_cosine"), 1101)[550:] == pytest.approx(falling, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(
     total=st.integers(1, 300),
     schedule=st.sampled_from(["cosine", "step", "flat_cosine", "constant"]),

@@ -51,6 +51,8 @@ def parts(run: Path) -> list[Path]:
     return sorted(run.glob("wandb/offline-run-*"))
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_an_offline_run_has_all_that_the_folder_has_and_goes_on_when_it_is_resumed(capsys):
     run = Path("runs/tiny/version_0")
     main(["fit", "--config=tiny.yaml", WANDB])
@@ -143,6 +145,7 @@ def test_where_wandb_cannot_begin_one_sentence_says_what_helps(settings, sentenc
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_the_config_can_say_offline_too_and_keep_checkpoints(monkeypatch):
     monkeypatch.delenv("WANDB_MODE")
     arguments = [WANDB, "--trainer.logger.init_args.offline=true", "--trainer.logger.init_args.log_model=all"]
@@ -151,6 +154,7 @@ def test_the_config_can_say_offline_too_and_keep_checkpoints(monkeypatch):
     assert any(record["artifact"]["type"] == "model" for record in records(folder) if record["type"] == "artifact")
 
 
+@pytest.mark.slow
 def test_a_trial_leaves_nothing_and_disabled_keeps_no_id(monkeypatch):
     main(["fit", "--config=tiny.yaml", WANDB, "--trainer.fast_dev_run=1"])
     assert not Path("runs").exists() and not Path("wandb").exists()
