@@ -4,11 +4,11 @@
 
 Perceiver, table 2: 78.0 raw and 78.0 permuted for the Perceiver, 73.5 and 39.4 for a ResNet-50 with Fourier inputs.
 Here the Perceiver is that of configs/image/cifar10.yaml, trained twice from one seed for the same number of steps, for
-less long, so without mixing images, and evaluated on one crop of each; the ResNet-18 is torchvision's, trained on the very
-tensors that the Perceiver gets. One shuffle for all images, after
-augmentation; only the Perceiver is told where each pixel came from, by its positions. Each arm runs in a process of its
-own, `--jobs` of them side by side with the cores shared out. Then the trained raw Perceiver is asked about one batch
-three ways: raw, shuffled with positions, shuffled without.
+less long, so without mixing images, and evaluated on one crop of each; the ResNet-18 is torchvision's, trained on the
+very tensors that the Perceiver gets. One shuffle for all images, after augmentation; only the Perceiver is told where
+each pixel came from, by its positions. Each arm runs in a process of its own, `--jobs` of them side by side with the
+cores shared out. Then the trained raw Perceiver is asked about one batch three ways: raw, shuffled with positions,
+shuffled without.
 """
 
 import argparse

@@ -19,6 +19,8 @@ def loaded_by(*imports: str) -> set[str]:
     return set(done.stdout.split("\n")[-2].split())
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_the_package_and_its_contract_load_no_heavy_library():
     assert loaded_by("datamodules") == set()
     # Lightning's metrics load some by themselves.
@@ -26,6 +28,8 @@ def test_the_package_and_its_contract_load_no_heavy_library():
     assert not loaded_by("pytorch_lightning") & {"av", "trimesh", "h5py", "torchaudio", "sklearn", "soundfile"}
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_a_class_loads_what_it_needs_alone():
     assert not loaded_by("datamodules.image.folder") & {"av", "trimesh", "h5py", "torchaudio", "soundfile"}
     assert not loaded_by("datamodules.points.folder") & {"av", "h5py", "torchaudio", "soundfile"}

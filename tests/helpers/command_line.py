@@ -73,9 +73,7 @@ class with_callback:
     def __enter__(self) -> None:
         self.patch = pytest.MonkeyPatch()
         make = CLI.make_trainer
-        self.patch.setattr(
-            CLI, "make_trainer", lambda cli, config, given: make(cli, config, [self.callback, *given])
-        )
+        self.patch.setattr(CLI, "make_trainer", lambda cli, config, given: make(cli, config, [self.callback, *given]))
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()
