@@ -40,6 +40,7 @@ def paper():
         return task(IMAGENET, 1000)
 
 
+@pytest.mark.slow
 def test_the_papers_model_costs_what_the_paper_says(paper):
     found = summarise(paper, facts(IMAGENET, 1))
     assert list(found) == ["parameters", "flops", "flops_executed", "modalities", "latents", "memory_bytes"]

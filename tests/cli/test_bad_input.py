@@ -168,6 +168,7 @@ def test_a_missing_folder_in_predict(run, capsys):
     assert not (run / "predictions.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
     "data, ending, options",

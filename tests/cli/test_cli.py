@@ -172,6 +172,7 @@ def test_configs_and_flags_compose_and_the_later_wins(capsys):
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_printed_and_kept_configs_train_the_same(run, capsys):
     Path("printed.yaml").write_text(yaml.safe_dump(printed(capsys, "fit", "--config=tiny.yaml")))
     for config in ("printed.yaml", f"{run}/config.yaml"):

@@ -31,6 +31,7 @@ def test_resume_goes_on_in_the_same_run(run):
     assert resumed.trainer.optimizers[0].param_groups[0]["lr"] == 1e-2
 
 
+@pytest.mark.slow
 def test_resume_takes_back_the_steps_that_it_takes_again(run):
     main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
     early = run / "checkpoints" / "early.ckpt"
@@ -65,6 +66,7 @@ def test_a_new_learning_rate_reaches_the_restored_optimiser(run, schedule):
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["learning_rate"] == 7e-4
 
 
+@pytest.mark.slow
 def test_the_average_of_the_weights_is_kept_and_goes_on(here):
     averages: list[dict[str, torch.Tensor]] = []
 
@@ -138,6 +140,7 @@ def test_ctrl_c_keeps_the_newest_state_and_says_how_to_go_on(run, capsys):
     assert main(second.split()[4:]).trainer.global_step == 12
 
 
+@pytest.mark.slow
 def test_a_sigterm_keeps_the_newest_state_too(run, capsys):
     class Terminate(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -160,6 +163,7 @@ def test_a_run_that_has_come_to_its_end_is_left_alone(run, capsys, epochs):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_validation_can_be_resumed(here):
     class InValidation(Callback):
         def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
@@ -173,6 +177,7 @@ def test_ctrl_c_in_a_validation_can_be_resumed(here):
     assert 7 in column(here / "runs" / "tiny" / "version_0", "val/accuracy")
 
 
+@pytest.mark.slow
 def test_a_validation_that_was_cut_short_is_done_again_whole():
     class Count(Callback):
         def __init__(self, until):

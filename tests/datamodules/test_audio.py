@@ -84,6 +84,7 @@ def test_fsdd_says_what_is_wrong(tmp_path):
 # ---------------------------------------------------------------- environmental sounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", ["esc10", "esc50", "esc50's ten"])
 def test_esc_folds_and_recordings_stay_apart(tmp_path, release):
     (write_esc10 if release == "esc10" else write_esc50)(tmp_path)

@@ -251,6 +251,7 @@ def test_grid_has_its_splits_and_labels(tmp_path, label):
     assert len(names) == len(set(names)) == 3 * data.num_classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label, first", [("command", 0), ("color", 0), ("letter", 3), ("digit", 4), ("adverb", 4)])
 @pytest.mark.parametrize("cache", [None, "memory"])
 def test_centred_clips_lie_about_their_word(tmp_path, label, first, cache):

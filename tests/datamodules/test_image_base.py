@@ -173,6 +173,7 @@ def test_mixing_is_over_from_the_epoch_that_is_said():
     assert [batch["labels"].ndim for batch in model.batches["train"]] == [2, 2, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("permute_pixels", [None, 5])
 def test_ten_crops_of_an_image_are_judged_as_one(permute_pixels):
     """In `test`, as by hand; validation, which chooses, takes a tenth of the time."""

@@ -436,6 +436,7 @@ def config(folder: Path) -> dict:
     return {**TINY, "data": data}
 
 
+@pytest.mark.slow
 def test_a_config_trains_is_kept_and_is_tested_from_its_checkpoint(here, capsys):
     write_fsdd(here / "sounds")
     Path("both.yaml").write_text(yaml.safe_dump(config(here)))

@@ -189,6 +189,7 @@ def test_torch_knows_shapes_of_the_operations(backend):
         torch.library.opcheck(operation, more, test_utils=tests)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("compilers")
 def test_it_can_be_compiled_into_one_graph(backend):
     given = example(1, 3, 2, 4, 5)

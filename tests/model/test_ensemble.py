@@ -88,6 +88,7 @@ def test_the_logged_loss_is_the_mean_of_theirs():
     assert logged["train/loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_one_switch_of_the_task():
     data = Moving(sizes=(8, 4, 4), batch_size=4)
     one, three = (ClassificationTask(data.modalities, 4, members=members, **TINY) for members in (1, 3))
@@ -99,6 +100,7 @@ def test_one_switch_of_the_task():
     assert of_three["memory_bytes"] > 2 * of_one["memory_bytes"]
 
 
+@pytest.mark.slow
 def test_a_run_remembers_it(tmp_path):
     config = ["--config=configs/synthetic/shapes.yaml", "--data.init_args.sizes=[16, 8, 8]"]
     small = [f"--model.init_args.{name}={value}" for name, value in TINY.items()]

@@ -89,6 +89,7 @@ def test_a_run_remembers_it(tmp_path):
     assert test.trainer.callback_metrics["test/loss"] > 0
 
 
+@pytest.mark.slow
 def test_the_flops_are_those_of_each_alone():
     data = Moving(sizes=(8, 4, 4))
     late = ClassificationTask(data.modalities, 4, fusion="late", **TINY)

@@ -56,6 +56,7 @@ def files(folder) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_picture_for_each_file_up_to_a_number(tmp_path, capsys):
     names = ["b.wav", "a/b.wav", "../../outside.wav", "/abs/olute.wav", "not drawn.wav"]
     predict(tmp_path, Clips(names), Explain(tmp_path / "pictures", most=4, latents=1))
@@ -148,6 +149,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         predict(tmp_path, Clips(["x"]), Explain(tmp_path, latents=1))
 
 
+@pytest.mark.slow
 def test_beside_the_predictions_of_the_command_line(run, photos):
     (photos / "0").rename(photos / "from $5 to $10_")  # mathematics, to matplotlib
     best = f"--ckpt_path={run}/checkpoints/best.ckpt"

@@ -30,6 +30,7 @@ def test_steps_that_a_resumed_training_takes_again_are_out_of_date():
     assert [step for step, _ in kept["val/loss"]] == [3, 7] == list(scalars(run)["val/loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_tensorboard_gets_the_same_numbers_in_the_run_s_folder_and_goes_on_there():
     run = Path("runs/tiny/version_0")

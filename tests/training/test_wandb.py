@@ -81,6 +81,7 @@ def test_an_offline_run_has_all_that_the_folder_has_and_goes_on_when_it_is_resum
     assert read_run(parts(Path("runs/branch/version_0"))[0]).name == "branch/version_0"
 
 
+@pytest.mark.slow
 def test_pictures_mistakes_and_checkpoints_are_in_the_run():
     main(["fit", "--config=tiny.yaml", WANDB, "--trainer.logger.init_args.log_model=true"])
     (folder,) = parts(Path("runs/tiny/version_0"))
