@@ -56,6 +56,8 @@ left out of `inputs`. Where the first batch of a stage breaks the contract, `che
 
 import os
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,16 @@ class DataModule(LightningDataModule):
             worker_init_fn=pl_worker_init_function,
         )
 
+    def found(self, stage: str) -> str:
+        """What `setup` has found, in words: how many examples in each split of a stage, and what was left out."""
+        counts = [f"{len(getattr(self, f'{split}_set')):,} in {split}" for split in STAGE_SPLITS[stage]]
+        left_out = in_words(self.left_out(stage))
+        return ", ".join(counts) + (f"; left out: {left_out}" if left_out else "")
+
+    def left_out(self, stage: str) -> Counter[str]:
+        """What lies beside the examples of a stage and is not read: each kind, and how many; empty if not known."""
+        return Counter()
+
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """What is done to a whole batch on its device; nothing, unless a subclass says what.
 
@@ -196,6 +208,13 @@ class DataModule(LightningDataModule):
             check_batch(batch, self.modalities)
             self._checked.add(stage)
         return batch
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """Counts of kinds in one line, the most first: "300 .jpg, 20 .png"."""
+    return ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(counts.items(), key=lambda kind: (-kind[1], kind[0]))
+    )
 
 
 def check_modalities(modalities: Any) -> None:

@@ -49,6 +49,8 @@ class Audio(Files, ABC):
         InputError: an argument is out of its range, or does not go with another.
     """
 
+    kind = CLIPS
+
     def __init__(
         self,
         facts: dict[str, Any],
@@ -85,7 +87,7 @@ class Audio(Files, ABC):
         self.spec_augment = None if policy is None else SpecAugment(*policy, zero_masking=True)
         channels_of_patch = channels * torch.Size(patch).numel()
         modalities = {"audio": {"channels": channels_of_patch, "resolution": resolution}}
-        super().__init__(CLIPS, modalities, facts, **options)
+        super().__init__(modalities, facts, **options)
         self.length = length
         self.sample_rate = sample_rate
         self.channels = channels

@@ -75,6 +75,8 @@ class AudioVisual(Files, ABC):
         InputError: an argument is out of its range, or does not go with another.
     """
 
+    kind = VIDEOS
+
     def __init__(
         self,
         facts: dict[str, Any],
@@ -108,7 +110,7 @@ class AudioVisual(Files, ABC):
             _require_off(sound.augment, "time_shift", "speed", "mixup")
         parts: dict[str, Video | Audio] = {"video": pictures, "audio": sound}
         own = {name: parts[name].modalities[name] for name in names}
-        super().__init__(VIDEOS, own, facts, batch_size=batch_size, **options)
+        super().__init__(own, facts, batch_size=batch_size, **options)
         self.parts = {name: parts[name] for name in names}
         rate = sound.sample_rate
         heard = Track(

@@ -1,34 +1,8 @@
 """A folder of videos with sound."""
 
-from typing import Any
-
 from datamodules.audio_visual.base import AudioVisual
-from datamodules.common.classes import class_facts
-from datamodules.common.splits import ClassFolder, Split
-from datamodules.video.reading import VIDEOS
+from datamodules.common.folders import InFolders
 
 
-class AudioVisualFolder(AudioVisual):
-    """A folder of videos with sound: `<split>/<class>/*.mp4`, or `<class>/*.mp4`, which is then split by seed.
-
-    Formats, splits and classes are those of `datamodules.video.folder.VideoFolder`.
-
-    Args:
-        root: the folder, from here or below the folder of all data (`located`).
-        num_classes: number of classes, if the folder may be absent (to know the price of a run before the data are
-            there); checked against the folder where it is there.
-        test_fraction: share that is cut off for test where the folder is not split.
-        options: as all clips have them.
-    """
-
-    def __init__(self, root: str, num_classes: int | None = None, test_fraction: float = 0.1, **options: Any) -> None:
-        self.files = ClassFolder(root, VIDEOS, num_classes, test_fraction)
-        super().__init__(class_facts(self.files.num_classes, self.files.class_names), **options)
-
-    def find_train(self) -> tuple[Split, Split | None]:
-        """The train folder, and the validation folder if there is one."""
-        return self.files.find_train(self.split_seed)
-
-    def find_test(self) -> Split:
-        """The test folder."""
-        return self.files.find_test(self.split_seed)
+class AudioVisualFolder(InFolders, AudioVisual):
+    """A folder of videos with sound; `InFolders` says how they lie."""

@@ -2,6 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,9 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from datamodules.base import STAGE_SPLITS, DataModule
 from datamodules.common.cache import Arrays, cache_folder, cached
 from datamodules.common.classes import require_classes
+from datamodules.common.folders import list_unlabelled
 from datamodules.common.progress import map_in_threads
-from datamodules.common.splits import Kind, Split, cut, unlabelled_folder
+from datamodules.common.splits import Kind, Split, cut
 from perceiver_lightning.errors import InputError, require
 
 log = logging.getLogger(__name__)
@@ -132,7 +134,6 @@ class Files(DataModule, ABC):
     The test split is looked at in stage `test` only.
 
     Args:
-        kind: of the files.
         modalities: as `DataModule` has them.
         facts: as `DataModule` has them.
         batch_size: examples in a batch, on each device.
@@ -152,8 +153,15 @@ class Files(DataModule, ABC):
         predict_dir: a folder of files without labels, at any depth, for `predict`.
         skip_broken: leave out files that cannot be read, after reading all once to find them, and log how many;
             otherwise the first one ends the run.
+
+    Attributes:
+        kind: of the files; a class has it.
+        chosen: by stages, the splits that are to be read in the place of its own; see `Paired`.
+        test_fraction: of data that are not split, the share that is cut off for test.
     """
 
+    kind: Kind
+    test_fraction: float
     train_set: FileSet | None
     val_set: FileSet | None
     test_set: FileSet | None
@@ -164,7 +172,6 @@ class Files(DataModule, ABC):
 
     def __init__(
         self,
-        kind: Kind,
         modalities: dict[str, dict[str, Any]],
         facts: dict[str, Any],
         batch_size: int = 64,
@@ -183,7 +190,7 @@ class Files(DataModule, ABC):
         if facts.get("multilabel"):
             require(not balanced_sampling, "balanced_sampling", "false, as examples have several labels", "true")
         super().__init__(modalities, batch_size, num_workers, **facts)
-        self.kind = kind
+        self.chosen: dict[str, dict[str, Split]] = {}
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.balanced_sampling = balanced_sampling
@@ -191,6 +198,10 @@ class Files(DataModule, ABC):
         self.cache_dir = cache_folder(cache, cache_dir)
         self.predict_dir = predict_dir
         self.skip_broken = skip_broken
+
+    def find_all(self) -> Split | None:
+        """All files, not read yet, of data that are not split; None of others, of which the next two are asked."""
+        return None
 
     @abstractmethod
     def find_train(self) -> tuple[Split, Split | None]:
@@ -214,20 +225,38 @@ class Files(DataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Find the files that the stage needs; read them here if they are to be cached or checked."""
-        if stage in ("fit", "validate") and self.val_set is None:
-            train, val = self.find_train()
-            if val is None:
-                train, val = cut(train, self.val_fraction, self.split_seed, "val_fraction")
-            self.train_set = self.make_set(train, training=True)
-            self.val_set = self.make_set(val, training=False)
-        if stage == "test" and self.test_set is None:
-            self.test_set = self.make_test_set(self.find_test())
-        if stage == "predict" and self.predict_set is None:
-            if self.predict_dir is None:
-                raise InputError(f"predict_dir: expected a folder of {self.kind.name} to predict, found null")
-            self.predict_set = self.make_test_set(unlabelled_folder(Path(self.predict_dir), self.kind))
+        if any(getattr(self, f"{name}_set") is None for name in STAGE_SPLITS[stage]):
+            for name, split in (self.chosen.get(stage) or self.splits(stage)).items():
+                made = self.make_set(split, name == "train") if name in ("train", "val") else self.make_test_set(split)
+                setattr(self, f"{name}_set", made)
         for name in STAGE_SPLITS[stage]:
             self._prepare(name, getattr(self, f"{name}_set"))
+
+    def splits(self, stage: str) -> dict[str, Split]:
+        """The files of each split that a stage needs, not read yet; what the data have no split for is cut by seed."""
+        if stage == "predict":
+            if self.predict_dir is None:
+                raise InputError(f"predict_dir: expected a folder of {self.kind.name} to predict, found null")
+            return {"predict": list_unlabelled(Path(self.predict_dir), self.kind)}
+        train, val, test = None, None, None
+        if (whole := self.find_all()) is not None:
+            train, test = cut(whole, self.test_fraction, self.split_seed, "test_fraction")
+        if stage == "test":
+            return {"test": self.find_test() if test is None else test}
+        if train is None:
+            train, val = self.find_train()
+        if val is None:
+            train, val = cut(train, self.val_fraction, self.split_seed, "val_fraction")
+        return {"train": train, "val": val}
+
+    def files(self, stage: str) -> dict[str, list[Split]]:
+        """The files of each split that a stage needs, not read; in lists, as of others that have several sources."""
+        return {name: [split] for name, split in (self.chosen.get(stage) or self.splits(stage)).items()}
+
+    def left_out(self, stage: str) -> Counter[str]:
+        """What lies beside the files of a stage and is not read: each kind, and how many there are."""
+        sets: list[FileSet] = [getattr(self, f"{name}_set") for name in STAGE_SPLITS[stage]]
+        return sum((Counter(files.split.left_out) for files in sets), Counter())
 
     def _prepare(self, name: str, files: FileSet) -> None:
         """Read the files of a split if they are to be cached or checked; what is predicted is read once anyway."""

@@ -50,6 +50,8 @@ class Images(Files, ABC):
         InputError: an argument is out of its range, or does not go with another.
     """
 
+    kind = IMAGES
+
     def __init__(
         self,
         facts: dict[str, Any],
@@ -80,7 +82,7 @@ class Images(Files, ABC):
         augment.check(facts)
         self.mean, self.std = per_channel(mean, std, channels)
         modalities = {"image": {"channels": channels, "resolution": size or resolution}}
-        super().__init__(IMAGES, modalities, facts, **options)
+        super().__init__(modalities, facts, **options)
         self.channels = channels
         self.size = size
         self.centre_crop = centre_crop

@@ -4,7 +4,7 @@ from typing import Any
 
 from datamodules.base import located
 from datamodules.common.classes import class_facts
-from datamodules.common.splits import Split, cut
+from datamodules.common.splits import Split
 from datamodules.image import torchvision_sets
 from datamodules.image.base import Images
 from perceiver_lightning.errors import InputError
@@ -57,28 +57,27 @@ class TorchvisionImages(Images):
         self.download = download
         self.test_fraction = test_fraction
         self.dataset_args = dataset_args or {}
-        self.splits = torchvision_sets.splits_of(dataset, self.dataset_args)
+        self.own_splits = torchvision_sets.splits_of(dataset, self.dataset_args)
 
     def prepare_data(self) -> None:
         """Download the set if asked to; on one process of each machine."""
-        for split in self.splits if self.download else []:
+        for split in self.own_splits if self.download else []:
             self._load(split, download=True)
+
+    def find_all(self) -> Split | None:
+        """All images, where torchvision has no splits."""
+        return self._load("all") if "all" in self.own_splits else None
 
     def find_train(self) -> tuple[Split, Split | None]:
         """The train split, and the validation split if torchvision has one."""
-        if "all" in self.splits:
-            return self._cut_test()[0], None
-        return self._load("train"), self._load("val") if "val" in self.splits else None
+        return self._load("train"), self._load("val") if "val" in self.own_splits else None
 
     def find_test(self) -> Split:
         """The test split."""
-        return self._cut_test()[1] if "all" in self.splits else self._load("test")
-
-    def _cut_test(self) -> tuple[Split, Split]:
-        return cut(self._load("all"), self.test_fraction, self.split_seed, "test_fraction")
+        return self._load("test")
 
     def _load(self, name: str, **more: Any) -> Split:
-        arguments = {**self.splits[name], **self.dataset_args, **more}
+        arguments = {**self.own_splits[name], **self.dataset_args, **more}
         split = torchvision_sets.load(self.dataset, self.root, name, arguments)
         labels = split.labels or []
         if not 0 <= min(labels, default=0) <= max(labels, default=0) < self.num_classes:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 
 from datamodules.base import STAGE_SPLITS, DataModule
 from datamodules.common.classes import class_facts
+from datamodules.common.files import Files
 from datamodules.common.masking import drop_modalities, masked, there
+from datamodules.common.splits import Split
+from datamodules.multimodal.keys import split_by_key
 from datamodules.multimodal.pairs import PairSet, draw_pairs, labels_and_names
 from perceiver_lightning.errors import InputError, require
 
@@ -23,7 +27,8 @@ class Paired(DataModule):
     By label, an example is one of each datamodule with the same label; by key, those in whose names the same is found.
     Examples are paired within each split alone, so they keep their splits. Of each class (or key) there are as
     many pairs as the one with the most examples has; those of the others come up again. By key, what has no
-    counterpart is left out, and counted in the log.
+    counterpart is left out, and counted in the log; and what is cut off for validation or test is cut once, by key:
+    the share, and the seed, are those of the first datamodule.
 
     Each datamodule reads, augments and normalises its own modalities as it does alone; its batch_size and num_workers
     have no meaning here. What changes labels or adds rows (mixup, cutmix, ten_crop, eval_clips, eval_mirrors)
@@ -120,10 +125,32 @@ class Paired(DataModule):
             return
         if stage == "predict" and self.key is None:
             raise InputError("key: expected a regular expression, as examples to predict have no labels, found null")
+        self._choose(stage)
         for data in self.datamodules.values():
             data.setup(stage)
         for split in absent:
             setattr(self, f"{split}_set", self._pair(split))
+
+    def _choose(self, stage: str) -> None:
+        """By key, tell each datamodule which files its splits have."""
+        files = {name: data for name, data in self.datamodules.items() if isinstance(data, Files)}
+        if self.key is not None and stage != "predict" and len(files) == len(self.datamodules):
+            splits = split_by_key(files, stage, self._key_of)
+            for name, own in files.items():
+                own.chosen[stage] = splits[name]
+
+    def files(self, stage: str) -> dict[str, list[Split]]:
+        """The files of each split that a stage needs, of all datamodules of files."""
+        self._choose(stage)
+        found: dict[str, list[Split]] = {}
+        for data in self.datamodules.values():
+            for split, sources in data.files(stage).items() if isinstance(data, Files | Paired) else ():
+                found.setdefault(split, []).extend(sources)
+        return found
+
+    def left_out(self, stage: str) -> Counter[str]:
+        """What lies beside the files of all."""
+        return sum((data.left_out(stage) for data in self.datamodules.values()), Counter())
 
     def class_counts(self) -> list[int]:
         """Examples per class of the train split; after `setup("fit")`."""
@@ -177,11 +204,15 @@ class Paired(DataModule):
             return groups
         require(names is not None, where, "examples with names, as there is a key", "none")
         for row, text in enumerate(names or []):
-            found = re.search(self.key, text)
-            if found is None:
-                raise InputError(f"key: expected {self.key} in the name of each example of {name!r}, found {text!r}")
-            groups.setdefault(found[1] if found.re.groups else found[0], []).append(row)
+            groups.setdefault(self._key_of(name, text), []).append(row)
         return groups
+
+    def _key_of(self, name: str, text: str) -> str:
+        """The key in the name of an example of a datamodule."""
+        found = re.search(self.key or "", text)
+        if found is None:
+            raise InputError(f"key: expected {self.key} in the name of each example of {name!r}, found {text!r}")
+        return found[1] if found.re.groups else found[0]
 
     def _common(self, split: str, groups: list[dict[Any, list[int]]]) -> list[Any]:
         """The labels or keys that all have."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from datamodules.base import located
 from datamodules.common.classes import class_facts
-from datamodules.common.splits import Kind, Split, cut
+from datamodules.common.splits import Kind, Split, files_of_splits
 from datamodules.points.base import Points
 from datamodules.points.reading import join_features, load_arrays, take_columns
 from perceiver_lightning.errors import require
@@ -23,41 +23,42 @@ ARRAYS = Kind("point clouds", (".npz", ".h5"), unchanged)
 
 
 class ArrayFiles:
-    """One npz a split, in a folder, or one in all, of which test is then cut off by seed.
+    """One npz a split, in a folder, or one in all.
 
     Args:
-        root: the npz, or the folder with `train.npz`, `test.npz` and perhaps `val.npz`; from here or below the folder
-            of all data.
-        test_fraction: share that is cut off for test where there is one npz in all.
+        root: the npz, or the folder with `train.npz`, `test.npz` and perhaps `val.npz`, or other usual names of splits;
+            from here or below the folder of all data.
         load: makes the split of one npz.
     """
 
-    def __init__(self, root: str, test_fraction: float, load: Callable[[Path], Split]) -> None:
+    def __init__(self, root: str, load: Callable[[Path], Split]) -> None:
         self.path = Path(root) if Path(root).is_file() else located(root)
-        self.test_fraction = test_fraction
         self.load = load
 
-    def file(self, split: str) -> Path:
-        """The npz that has a split, which may be absent."""
-        return self.path if self.path.is_file() else self.path / f"{split}.npz"
+    @property
+    def train(self) -> Path:
+        """The npz that has train, which may be absent."""
+        return self.path if self.path.is_file() else self._files().get("train", self.path / "train.npz")
 
-    def find_train(self, seed: int) -> tuple[Split, Split | None]:
+    def find_all(self) -> Split | None:
+        """All clouds, where they have one npz."""
+        return self.load(self.path) if self.path.is_file() else None
+
+    def find_train(self) -> tuple[Split, Split | None]:
         """The clouds of train, and those of validation if they have an npz."""
-        if self.path.is_file():
-            return self._cut_test(seed)[0], None
-        return self._load("train"), self._load("val") if self.file("val").is_file() else None
+        return self._load("train"), self._load("val") if "val" in self._files() else None
 
-    def find_test(self, seed: int) -> Split:
+    def find_test(self) -> Split:
         """The clouds of test."""
-        return self._cut_test(seed)[1] if self.path.is_file() else self._load("test")
+        return self._load("test")
 
-    def _cut_test(self, seed: int) -> tuple[Split, Split]:
-        return cut(self.load(self.path), self.test_fraction, seed, "test_fraction")
+    def _files(self) -> dict[str, Path]:
+        return files_of_splits(self.path, (".npz",))
 
     def _load(self, split: str) -> Split:
-        path = self.file(split)
-        require(path.is_file(), "root", "an npz, or a folder with train.npz and test.npz", f"no file {path}")
-        return self.load(path)
+        known = "an npz, or a folder with train.npz and test.npz"
+        require(split in (files := self._files()), "root", known, f"no file {self.path / f'{split}.npz'}")
+        return self.load(files[split])
 
 
 class PointArrays(Points):
@@ -91,20 +92,25 @@ class PointArrays(Points):
         **options: Any,
     ) -> None:
         self.scale = scale
-        self.files = ArrayFiles(root, test_fraction, self._load)
-        train = self.files.file("train")
+        self.test_fraction = test_fraction
+        self.arrays = ArrayFiles(root, self._load)
+        train = self.arrays.train
         if class_names is None and train.is_file():
             classes = load_arrays(train, [], ["classes"]).get("classes")
             class_names = None if classes is None else [str(name) for name in classes]
         super().__init__(class_facts(num_classes, class_names), **options)
 
+    def find_all(self) -> Split | None:
+        """All clouds, where they have one npz."""
+        return self.arrays.find_all()
+
     def find_train(self) -> tuple[Split, Split | None]:
         """The clouds of train, and those of validation if they have an npz."""
-        return self.files.find_train(self.split_seed)
+        return self.arrays.find_train()
 
     def find_test(self) -> Split:
         """The clouds of test."""
-        return self.files.find_test(self.split_seed)
+        return self.arrays.find_test()
 
     def _load(self, path: Path) -> Split:
         points, arrays = load_clouds(path, self.features, ["labels", *([self.scale] if self.scale else [])])

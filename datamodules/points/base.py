@@ -56,6 +56,8 @@ class Points(Files, ABC):
         InputError: an argument is out of its range, or does not go with another.
     """
 
+    kind = POINTS
+
     def __init__(
         self,
         facts: dict[str, Any],
@@ -90,7 +92,7 @@ class Points(Files, ABC):
 
         channels = len(features) + geometry.channels(normalise)
         modalities = {"points": {"channels": channels, "resolution": [resolution] * 3}}
-        super().__init__(POINTS, modalities, facts, **options)
+        super().__init__(modalities, facts, **options)
         self.elements = {"points": sampling.num_points or sampling.samples}
         self.features = features
         self.feature_mean = means

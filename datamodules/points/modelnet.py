@@ -8,10 +8,11 @@ import numpy as np
 
 from datamodules.base import located
 from datamodules.common.classes import class_facts
-from datamodules.common.splits import Split
+from datamodules.common.folders import layout_in_classes, list_classes
+from datamodules.common.listing import folders_in
+from datamodules.common.splits import Split, shortened
 from datamodules.points.arrays import ARRAYS, class_split
 from datamodules.points.base import Points
-from datamodules.points.folder import split_in_classes
 from datamodules.points.reading import NORMALS, take_columns
 from perceiver_lightning.errors import InputError, require
 
@@ -52,7 +53,16 @@ class ModelNet(Points):
         require(self.folder.is_dir(), "root", "the folder of ModelNet's files", f"no folder {self.folder}")
         if (self.folder / f"{split}_files.txt").is_file():
             return hdf5_split(self.folder, split, self.features, self.num_classes)
-        return split_in_classes(self.folder, split, self.class_names)
+        layout = layout_in_classes(self.folder, {folder: folders_in(folder) for folder in folders_in(self.folder)})
+        found = sorted(layout.get(split, {}))
+        known = f"the folders of ModelNet{self.num_classes}'s classes, with a folder {split} in each"
+        require(
+            found == self.class_names,
+            str(self.folder),
+            known,
+            f"{shortened(found) or 'none'}; other classes are read by PointFolder",
+        )
+        return list_classes(self.folder, split, layout, self.kind)
 
 
 def hdf5_split(folder: Path, split: str, features: list[str], num_classes: int) -> Split:

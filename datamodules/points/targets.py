@@ -48,9 +48,13 @@ class PointTargets(Points):
         self.targets = targets
         mean, std = [0.0] * len(targets), [1.0] * len(targets)
         # The numbers alone: clouds are read in `setup`, and cut in the same places.
-        numbers = ArrayFiles(root, test_fraction, self._load_numbers)
-        if numbers.file("train").is_file():
-            train, val = numbers.find_train(split_seed)
+        numbers = ArrayFiles(root, self._load_numbers)
+        if numbers.train.is_file():
+            val = None
+            if (whole := numbers.find_all()) is None:
+                train, val = numbers.find_train()
+            else:
+                train, _ = cut(whole, test_fraction, split_seed, "test_fraction")
             if val is None:
                 train, _ = cut(train, val_fraction, split_seed, "val_fraction")
             values_NT = torch.stack(list(train.labels or [])).double()
@@ -58,15 +62,20 @@ class PointTargets(Points):
             std = [value or 1.0 for value in values_NT.std(0, correction=0).tolist()]
         facts = {"num_targets": len(targets), "target_names": targets, "target_mean": mean, "target_std": std}
         super().__init__(facts, val_fraction=val_fraction, split_seed=split_seed, **options)
-        self.files = ArrayFiles(root, test_fraction, self._load)
+        self.test_fraction = test_fraction
+        self.arrays = ArrayFiles(root, self._load)
+
+    def find_all(self) -> Split | None:
+        """All clouds, where they have one npz."""
+        return self.arrays.find_all()
 
     def find_train(self) -> tuple[Split, Split | None]:
         """The clouds of train, and those of validation if they have an npz."""
-        return self.files.find_train(self.split_seed)
+        return self.arrays.find_train()
 
     def find_test(self) -> Split:
         """The clouds of test."""
-        return self.files.find_test(self.split_seed)
+        return self.arrays.find_test()
 
     def _load(self, path: Path) -> Split:
         points, arrays = load_clouds(path, self.features, self.targets)

@@ -83,6 +83,8 @@ class Video(Files, ABC):
         InputError: an argument is out of its range, or does not go with another.
     """
 
+    kind = VIDEOS
+
     def __init__(
         self,
         facts: dict[str, Any],
@@ -111,7 +113,7 @@ class Video(Files, ABC):
         resolution = [-(-frames // patch[0]), size[0] // patch[1], size[1] // patch[2]]
         channels = pictures.channels * torch.Size(patch).numel()
         modalities = {"video": {"channels": channels, "resolution": resolution}}
-        super().__init__(VIDEOS, modalities, facts, batch_size=batch_size, **options)
+        super().__init__(modalities, facts, batch_size=batch_size, **options)
         self.seconds = seconds
         self.patch = patch
         self.eval_clips = eval_clips

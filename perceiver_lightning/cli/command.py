@@ -5,6 +5,7 @@
     python -m perceiver_lightning predict  --ckpt_path FILE --data.init_args.predict_dir FOLDER
     python -m perceiver_lightning fit      --ckpt_path FILE          goes on with a training
     python -m perceiver_lightning summary  --config FILE [--json FILE]     what a training would cost
+    python -m perceiver_lightning check    --config FILE     what each split holds, and whether files are in two of them
 
 A run is a folder, `runs/<name>/version_k/`, with config.yaml (the whole configuration), metrics.csv and checkpoints/
 (best.ckpt and last.ckpt). A checkpoint holds the configuration too, so it needs nothing beside it; what is given on
@@ -28,6 +29,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from perceiver_lightning.analysis.runs import read_run, summary_table
+from perceiver_lightning.cli.commands import CommandTrainer
 from perceiver_lightning.cli.facts import fill_in_facts, link_facts
 from perceiver_lightning.cli.messages import in_words, without_hints
 from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead
@@ -40,7 +42,6 @@ from perceiver_lightning.cli.reports import (
     remove_without_checkpoint,
 )
 from perceiver_lightning.cli.resume import Memory, read_checkpoint
-from perceiver_lightning.cli.summary import SummaryTrainer
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
 from perceiver_lightning.tasks import PerceiverTask
@@ -50,7 +51,7 @@ from perceiver_lightning.training.loggers import RunLogger, TensorBoard
 from perceiver_lightning.training.measures import Measures
 from perceiver_lightning.training.memory import keep_freed_memory
 from perceiver_lightning.training.predictions import PredictionWriter
-from perceiver_lightning.training.progress import Bar, EpochLines
+from perceiver_lightning.training.progress import Bar, DataLine, EpochLines
 from perceiver_lightning.training.stopping import Finite, Patience
 from perceiver_lightning.training.wandb_logger import Wandb
 from perceiver_lightning.training.wandb_report import WandbReport
@@ -104,7 +105,7 @@ class CLI(OpenCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            trainer_class=SummaryTrainer,
+            trainer_class=CommandTrainer,
             save_config_callback=KeepConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"log_every_n_steps": 10, "gradient_clip_val": 1.0, "enable_model_summary": False},
@@ -206,9 +207,9 @@ class CLI(OpenCLI):
 
     def make_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """The Trainer, with the run's metrics.csv as its first logger, whose folder is the run's."""
-        if self.subcommand == "summary":  # wherever it will be trained: nothing runs, and nothing is kept
+        if self.subcommand in OWN_SUBCOMMANDS:  # wherever it will be trained: nothing runs, and nothing is kept
             quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-            return SummaryTrainer(accelerator="cpu", devices=1, enable_model_summary=False, **quiet)
+            return CommandTrainer(accelerator="cpu", devices=1, enable_model_summary=False, **quiet)
         asked = self.config[self.subcommand]
         self.run_logger = RunLogger(asked.runs_dir, asked.name, self.memory.run, self.resumes_at)
         self.run = Path(self.run_logger.log_dir)
@@ -228,15 +229,15 @@ class CLI(OpenCLI):
         if self.subcommand == "predict":
             self.output = Path(asked.output or self.run / "predictions.csv")
             explain = [] if asked.explain is None else [Explain(asked.explain)]
-            return [PredictionWriter(self.output), *explain]
+            return [DataLine(), PredictionWriter(self.output), *explain]
         if self.subcommand != "fit":
-            return []
+            return [DataLine()]
         without: tuple[type, ...] = (BestAndLast,) if config["enable_checkpointing"] is False else ()
         if asked.early_stopping.patience is None:
             without = (*without, Patience)
         callbacks = [callback for callback in callbacks if not isinstance(callback, without)]
         report = [WandbReport()] if any(isinstance(logger, Wandb) for logger in config["logger"]) else []
-        return [Finite(), *callbacks, LearningRateMonitor(), ConfigWins(), EpochLines(), *report]
+        return [DataLine(), Finite(), *callbacks, LearningRateMonitor(), ConfigWins(), EpochLines(), *report]
 
     # ---- what is done with it
 
@@ -248,7 +249,7 @@ class CLI(OpenCLI):
 
     def run_subcommand(self, subcommand: str) -> None:
         """Run it, say where the results are, and leave nothing half-written."""
-        if subcommand == "summary":
+        if subcommand in OWN_SUBCOMMANDS:
             return super().run_subcommand(subcommand)
         is_kept = not self.config[subcommand].trainer.fast_dev_run
         speaks = self.trainer.is_global_zero and is_kept
@@ -299,7 +300,8 @@ class CLI(OpenCLI):
             print(f"results  {path_as_typed(results)}", flush=True)
 
 
-ALL_SUBCOMMANDS = {**OpenCLI.subcommands(), "summary": {"model", "datamodule"}}
+OWN_SUBCOMMANDS = {name: {"model", "datamodule"} for name in ("summary", "check")}
+ALL_SUBCOMMANDS = {**OpenCLI.subcommands(), **OWN_SUBCOMMANDS}
 
 
 def as_list(given: Any) -> Sequence[Any]:

@@ -1,6 +1,7 @@
-"""What is shown of a training while it runs: a bar, and a line per validation."""
+"""What is shown of a run: a line about its data, a bar, and a line per validation."""
 
 import math
+import sys
 import time
 from contextlib import nullcontext
 from datetime import timedelta
@@ -22,6 +23,15 @@ def counted(trainer: Trainer) -> str:
     """The epoch that runs, counted from 1, of how many if that is known: " 3/30"."""
     last = str(trainer.max_epochs) if trainer.max_epochs is not None and trainer.max_epochs > 0 else ""
     return f"{trainer.current_epoch + 1:>{len(last)}}{'/' if last else ''}{last}"
+
+
+class DataLine(Callback):
+    """One line on stderr at the start: how many examples each split has, and what was left out."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print it; the datamodule's own `setup` has been called."""
+        if trainer.is_global_zero and hasattr(data := trainer.datamodule, "found"):  # type: ignore[attr-defined]
+            print(f"data: {data.found(stage)}", file=sys.stderr, flush=True)
 
 
 class EpochLines(Callback):

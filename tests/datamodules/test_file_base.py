@@ -30,9 +30,11 @@ class NumberSet(FileSet):
 class Numbers(Files):
     """The signs of numbers: `items[i]` is of class i % 2, and validation is cut from train."""
 
+    kind = NUMBERS
+
     def __init__(self, items: list[str], multilabel: bool = False, **options):
         facts = class_facts(2, ["even", "odd"], multilabel)
-        super().__init__(NUMBERS, {"number": {"channels": 1, "resolution": [1]}}, facts, **options)
+        super().__init__({"number": {"channels": 1, "resolution": [1]}}, facts, **options)
         self.items = items
 
     def find_train(self):

@@ -320,8 +320,7 @@ def test_the_cache_on_disk_is_found_again_and_knows_its_settings(folder, tmp_pat
     opened = []
     read = POINTS.open
     kind = POINTS._replace(open=lambda path, **reading: opened.append(path) or read(path, **reading))
-    for module in ("base", "dataset", "folder"):
-        monkeypatch.setattr(f"datamodules.points.{module}.POINTS", kind)
+    monkeypatch.setattr("datamodules.points.base.Points.kind", kind)
     assert torch.equal(points_of(clouds(folder, **options), "test")["positions"], first["positions"])
     assert not opened
     other = points_of(clouds(folder, **options, normalise="ball"), "test")

@@ -89,7 +89,7 @@ def test_fit_does_not_touch_the_test_split(layout):
         data = PointFolder(str(folder), val_fraction=0.2, cache="memory", sampling=Sampling(num_points=9))
         data.setup("fit")
         assert data.test_set is None
-        with pytest.raises(InputError, match="found no"):
+        with pytest.raises(InputError, match=r"expected a folder for test .*, found folders for train"):
             data.setup("test")
 
 
@@ -98,8 +98,8 @@ def test_a_class_without_files_in_a_split_is_named(tmp_path):
         write_boxes(tmp_path / name / "train", 4)
     (tmp_path / "b" / "train" / "0.off").rename(tmp_path / "b" / "0.off")
     shutil.rmtree(tmp_path / "b" / "train")
-    with pytest.raises(InputError, match=f"{tmp_path}/b/train: expected point clouds .*, found none"):
-        PointFolder(str(tmp_path)).setup("fit")
+    with pytest.raises(InputError, match=f"{tmp_path}/b: expected a folder for train, as another class has it, found"):
+        PointFolder(str(tmp_path))
 
 
 def test_the_number_of_classes_stands_in_for_a_missing_folder(tmp_path):
@@ -174,7 +174,12 @@ def test_missing_modelnet_is_named(tmp_path):
         InputError, match=f"root: expected the folder of ModelNet's files, found no folder {tmp_path}/x"
     ):
         ModelNet(str(tmp_path / "x")).setup("fit")
-    with pytest.raises(InputError, match=f"{tmp_path}/airplane/train: expected point clouds .*, found none"):
+    sentence = (
+        f"{tmp_path}: expected the folders of ModelNet40's classes, .*, found a, b; other classes are read by Point"
+    )
+    write_boxes(tmp_path / "a" / "train", 2)
+    write_boxes(tmp_path / "b" / "train", 2)
+    with pytest.raises(InputError, match=sentence):
         ModelNet(str(tmp_path)).setup("fit")
 
 

@@ -128,7 +128,7 @@ def test_facts_need_no_files():
     data = TorchvisionImages(
         "EMNIST", "nowhere", num_classes=27, size=28, channels=1, dataset_args={"split": "letters"}
     )
-    assert data.splits == {"train": {"train": True}, "test": {"train": False}}
+    assert data.own_splits == {"train": {"train": True}, "test": {"train": False}}
 
 
 def test_nothing_is_fetched_unless_asked(tmp_path, monkeypatch):

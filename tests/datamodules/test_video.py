@@ -314,21 +314,21 @@ def test_what_is_cached_is_what_is_read(tmp_path):
 
 def test_a_table_says_what_is_wrong(tmp_path):
     path = tmp_path / "table.csv"
-    with pytest.raises(InputError, match=r"table.csv: expected a CSV file, found one that cannot be read"):
+    with pytest.raises(InputError, match=f"table: expected a CSV file, or a folder of them, found none at {path}"):
         VideoTable(str(path))
     assert VideoTable(str(path), num_classes=3).class_names == ["0", "1", "2"]
     write_table(tmp_path)
     with pytest.raises(InputError, match=f"{path}: expected the columns path, kind, fold, found path, label, fold"):
         VideoTable(str(path), label_column="kind")
-    with pytest.raises(InputError, match=f"test_fold: expected one of train, val, the folds in {path}, found test"):
-        VideoTable(str(path)).setup("fit")
-    with pytest.raises(InputError, match=f"test_fold: expected videos of it in {path}, found the folds train, val"):
-        VideoTable(str(path), test_fold=None).setup("test")
+    with pytest.raises(InputError, match=f"test_fold: expected one of train, val, the folds in {path}, found 2"):
+        VideoTable(str(path), test_fold=2)
+    with pytest.raises(InputError, match=f"test_fold: expected videos of test in {path}, found those of train, val"):
+        VideoTable(str(path)).setup("test")
     (tmp_path / "clips" / "train-0-1.avi").unlink()
-    absent_files = f"{path}: expected the files it names, found 1 of 8 absent, as {tmp_path}/clips/train-0-1.avi"
+    absent_files = f"{path}: expected the files it names, found 1 of 4 absent, as {tmp_path}/clips/train-0-1.avi"
     with pytest.raises(InputError, match=absent_files):
-        VideoTable(str(path), test_fold=None).setup("fit")
-    data = made(VideoTable, str(path), test_fold=None, skip_broken=True, val_fraction=0.3, **SMALL)
+        VideoTable(str(path)).setup("fit")
+    data = made(VideoTable, str(path), skip_broken=True, **SMALL)
     data.setup("fit")
     assert len(data.train_set) + len(data.val_set) == 7
 

@@ -46,6 +46,8 @@ def fails(capsys, *args: str, status: int = 2) -> str:
         main(list(args))
     assert stop.value.code == status
     said = capsys.readouterr().err
+    if said.startswith("data: "):  # what was found is right, then
+        said = said.partition("\n")[2]
     assert said.startswith("error: ") and said.count("\n") == 1, said
     return said.removeprefix("error: ").strip()
 
