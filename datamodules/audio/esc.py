@@ -10,6 +10,7 @@ from datamodules.audio.base import Audio
 from datamodules.audio.reading import CLIPS
 from datamodules.base import located
 from datamodules.common.classes import class_facts
+from datamodules.common.listing import list_files
 from datamodules.common.splits import Split, select
 from datamodules.common.tables import check_present, read_csv
 from perceiver_lightning.errors import require
@@ -93,7 +94,7 @@ def list_esc(folder: Path, class_names: Sequence[str], skip_absent: bool) -> tup
         found = [(folder / "audio" / line["filename"], line["category"]) for line in lines]
         check_present([str(path) for path, name in found if name in class_names], table, skip_absent)
     elif len(class_names) == len(ESC10):
-        paths = sorted(path for path in folder.rglob("*") if path.suffix in CLIPS.extensions)
+        paths = sorted(map(Path, list_files(folder, CLIPS.extensions)[0]))
         numbered = [(path, re.match(r"\d+", path.parent.name)) for path in paths]
         found = [(path, ESC10[int(number[0]) - 1]) for path, number in numbered if number and 0 < int(number[0]) <= 10]
     else:

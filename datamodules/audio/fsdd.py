@@ -1,5 +1,6 @@
 """The Free Spoken Digit Dataset."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from datamodules.audio.base import Audio
 from datamodules.audio.reading import CLIPS
 from datamodules.base import located
 from datamodules.common.classes import class_facts
+from datamodules.common.listing import list_files
 from datamodules.common.splits import Split, select
 from perceiver_lightning.errors import InputError, require
 
@@ -77,7 +79,8 @@ def list_fsdd(folder: Path) -> Split:
     Raises:
         InputError: no such folder or files, or one whose name is not `<digit>_<speaker>_<index>.wav`.
     """
-    names = sorted(path.name for path in folder.glob("*.wav"))
+    paths, left_out = list_files(folder, (".wav",), deep=False) if folder.is_dir() else ([], {})
+    names = [os.path.basename(path) for path in paths]
     require(len(names) > 0, "root", "a folder of <digit>_<speaker>_<index>.wav", f"none in {folder}")
     strata = []
     for name in names:
@@ -87,4 +90,4 @@ def list_fsdd(folder: Path) -> Split:
             raise InputError(f"{folder / name}: expected <digit>_<speaker>_<index>.wav of {known}, found another name")
         strata.append((found[1], found[2]))
     labels = [int(digit) for digit, _ in strata]
-    return Split([str(folder / name) for name in names], names, labels, str(folder), CLIPS, strata=strata)
+    return Split(paths, names, labels, str(folder), CLIPS, strata=strata, left_out=left_out)

@@ -1,5 +1,6 @@
 """Speech Commands: spoken words."""
 
+from pathlib import Path
 from typing import Any
 
 import torchaudio
@@ -8,6 +9,7 @@ from datamodules.audio.base import Audio
 from datamodules.audio.reading import CLIPS
 from datamodules.base import located
 from datamodules.common.classes import class_facts
+from datamodules.common.listing import is_hidden
 from datamodules.common.splits import Split
 from perceiver_lightning.errors import InputError, require
 
@@ -60,6 +62,7 @@ class SpeechCommands(Audio):
                 f"network, found: {error}"
             ) from error
         about = [files.get_metadata(row) for row in range(len(files))]
+        about = [one for one in about if not any(map(is_hidden, Path(one[0]).parts))]
         for path, _, word, *_ in about:
             require(word in WORDS, str(self.folder / path), "a folder named by one of the 35 words", word)
         paths = [str(self.folder / "SpeechCommands" / path) for path, *_ in about]

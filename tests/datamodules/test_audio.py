@@ -1,6 +1,8 @@
 """Sets of sound: spoken digits, environmental sounds, spoken words, folders and tables."""
 
 import os
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -175,6 +177,26 @@ def test_speech_commands_say_what_is_missing(tmp_path):
 
 
 # ---------------------------------------------------------------- folders
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "options"),
+    [
+        (partial(write_fsdd, digits=2), FSDD, {}),
+        (partial(write_esc10, sources=1), ESC, {"classes": 10}),
+        (write_speech_commands, SpeechCommands, {}),
+    ],
+)
+def test_what_a_system_leaves_among_the_files_is_no_sound(tmp_path, write, kind, options):
+    write(tmp_path)
+    data = kind(str(tmp_path), **options)
+    names = data.find_train()[0].names
+    for path in sorted(tmp_path.rglob("*.wav")) or sorted(tmp_path.rglob("*.ogg")):
+        (path.parent / f"._{path.name}").write_bytes(b"no sound")
+        if kind is not FSDD:
+            (path.parent / ".ipynb_checkpoints").mkdir(exist_ok=True)
+            shutil.copy(path, path.parent / ".ipynb_checkpoints")
+    assert data.find_train()[0].names == names
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
