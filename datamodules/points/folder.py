@@ -14,7 +14,7 @@ from perceiver_lightning.errors import require
 
 
 class PointFolder(Points):
-    """A folder of meshes (off, obj, ply, stl, glb) or of point files (ply, csv, txt, xyz, npy, npz), one a cloud.
+    """A folder of meshes (off, obj, ply, stl, glb) or of point files (ply, csv, txt, xyz, pts, npy, npz), one a cloud.
 
     Laid out as `<split>/<class>/*` or as ModelNet has it, `<class>/<split>/*`, with the splits `train`, `test` and
     perhaps `val`; or as `<class>/*`, which is then split by seed. Without a validation split, one is cut from train.

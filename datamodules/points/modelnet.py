@@ -11,8 +11,9 @@ from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split
 from datamodules.points.arrays import ARRAYS, class_split
 from datamodules.points.base import Points
+from datamodules.points.columns import join_columns
 from datamodules.points.folder import split_in_classes
-from datamodules.points.reading import NORMALS, take_columns
+from datamodules.points.meshes import NORMALS
 from perceiver_lightning.errors import InputError, require
 
 MODELNET10 = ["bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet"]
@@ -52,6 +53,13 @@ class ModelNet(Points):
         require(self.folder.is_dir(), "root", "the folder of ModelNet's files", f"no folder {self.folder}")
         if (self.folder / f"{split}_files.txt").is_file():
             return hdf5_split(self.folder, split, self.features, self.num_classes)
+        found = {entry.name for entry in self.folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+        others, missing = sorted(found - set(self.class_names)), sorted(set(self.class_names) - found)
+        if others and missing:
+            raise InputError(
+                f"root: expected the classes of ModelNet{self.num_classes} in {self.folder}, "
+                f"found {', '.join(others[:3])} and no {missing[0]}; PointFolder reads a folder of any classes"
+            )
         return split_in_classes(self.folder, split, self.class_names)
 
 
@@ -65,17 +73,21 @@ def hdf5_split(folder: Path, split: str, features: list[str], num_classes: int) 
     clouds: list[np.ndarray] = []
     labels: list[int] = []
     names: list[str] = []
-    for line in (folder / f"{split}_files.txt").read_text().split():
-        path = folder / Path(line).name
+    listed = folder / f"{split}_files.txt"
+    for line in filter(str.strip, listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()):
+        path = folder / Path(line.strip()).name
+        # h5py raises nearly anything for a broken file: OSError, KeyError, RuntimeError, TypeError ...
         try:
             with h5py.File(path) as file:
-                arrays = [file[key][:] for key in ("data", "label", *(["normal"] if features else []))]
-        except (OSError, KeyError) as error:
+                arrays = [np.asarray(file[key]) for key in ("data", "label", *(["normal"] if features else []))]
+        except Exception as error:
             what = " and ".join(["data", "label", *(["normal"] if features else [])])
             raise InputError(f"{path}: expected an HDF5 file with {what}, found {error}") from error
-        points = take_columns(np.concatenate([arrays[0], *arrays[2:]], -1), features, path)
+        apart = {"features": arrays[2]} if features else {}
+        points = join_columns({"points": arrays[0], **apart}, features, path)
         part = class_split(points, arrays[1].reshape(-1), [], path, num_classes)
         clouds += part.items
         labels += part.labels or []
         names += [f"{path.name}/{name}" for name in part.names]
+    require(len(clouds) > 0, str(listed), "names of HDF5 files", "none")
     return Split(clouds, names, labels, str(folder), ARRAYS)
