@@ -26,25 +26,28 @@ def load_arrays(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -
     """
     # numpy and zipfile raise nearly anything for a broken file: OSError, ValueError, BadZipFile, zlib.error ...
     try:
-        file = np.load(path, allow_pickle=False)
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise InputError(f"{path}: expected an npz of named arrays, found one array without a name")
+            missing = [key for key in keys if key not in file]
+            if missing:
+                raise InputError(f"{path}: expected the arrays {', '.join(keys)}, found {', '.join(file) or 'none'}")
+            return {key: _read_key(file, key, path) for key in [*keys, *(key for key in optional if key in file)]}
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{path}: expected an npz, found a file that cannot be read ({one_line(error)})") from error
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise InputError(f"{path}: expected an npz of named arrays, found one array without a name")
-    with file:
-        missing = [key for key in keys if key not in file]
-        if missing:
-            raise InputError(f"{path}: expected the arrays {', '.join(keys)}, found {', '.join(file) or 'none'}")
-        arrays = {}
-        for key in [*keys, *(key for key in optional if key in file)]:
-            try:
-                arrays[key] = file[key]
-            except Exception as error:
-                raise InputError(
-                    f"{path}: expected {key} to be an array of numbers or strings, found what cannot be read "
-                    f"({one_line(error)})"
-                ) from error
-    return arrays
+
+
+def _read_key(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
+    try:
+        return file[key]
+    except Exception as error:
+        raise InputError(
+            f"{path}: expected {key} to be an array of numbers or strings, found what cannot be read "
+            f"({one_line(error)})"
+        ) from error
 
 
 def join_columns(arrays: dict[str, np.ndarray], features: Sequence[str], where: Any) -> np.ndarray:
@@ -56,7 +59,7 @@ def join_columns(arrays: dict[str, np.ndarray], features: Sequence[str], where: 
     points, apart = _numbers(arrays["points"], where), arrays.get("features")
     if apart is None or not features:
         if apart is not None:
-            line = f"{where}: the array features {apart.shape} is left out; name its columns in `features` to read them"
+            line = f"{where}: the array features {apart.shape} is left out, as `features` names none of its columns"
             say_once(log, ("features", apart.shape[-1:]), line)
         return take_columns(points, features, where)
     if points.ndim < 2 or 3 not in points.shape[-2:]:
@@ -112,15 +115,15 @@ def _take(points: np.ndarray, features: Sequence[str], where: Any) -> np.ndarray
     if columns < 3 or (features and columns != 3 + len(features)):
         expected = f"{3 + len(features)} columns (x, y, z, {', '.join(features)})" if features else "3 columns or more"
         raise InputError(f"{where}: expected points with {expected}, found the shape {points.shape}")
-    say_left_out(columns - 3 - len(features), where)
+    say_left_out(columns, 3 + len(features), where)
     return points[..., : 3 + len(features)]
 
 
-def say_left_out(count: int, where: Any) -> None:
-    """Say once of a number of columns that they are left out."""
-    if count:
-        line = f"{where}: {count} of its columns are left out; name what lies behind x, y, z in `features` to read it"
-        say_once(log, ("columns", count), line)
+def say_left_out(columns: int, read: int, where: Any) -> None:
+    """Say once that a file has more columns than are read, if it has."""
+    if columns > read:
+        line = f"{where}: {columns} columns, of which {read} are read; `features` names those behind x, y and z"
+        say_once(log, ("columns", columns, read), line)
 
 
 def one_line(error: Exception) -> str:

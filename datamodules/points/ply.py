@@ -51,7 +51,7 @@ def read_ply(path: Path) -> dict[str, Columns]:
     end = start and re.compile(rb"[\r\n]end_header[ \t]*" + start[1]).search(data)
     if not start or not end:
         raise ValueError("a header from 'ply' to 'end_header' is missing")
-    order, elements = _header(data[start.end() : end.start()].decode(errors="replace").splitlines())
+    order, elements = _header(data[start.end() : end.start()].decode(errors="replace"))
     body: _Numbers | _Bytes = _Bytes(data[end.end() :], order) if order else _Numbers(data[end.end() :])
     found = {element.name: _read(body, element) for element in elements}
     if body.rest:
@@ -59,10 +59,10 @@ def read_ply(path: Path) -> dict[str, Columns]:
     return found
 
 
-def _header(lines: list[str]) -> tuple[str, list[Element]]:
+def _header(text: str) -> tuple[str, list[Element]]:
     """The byte order, "" for text, and the elements."""
     order, elements = None, list[Element]()
-    for line in lines:
+    for line in re.split(r"[\r\n]+", text):
         match line.split():
             case [] | ["comment" | "obj_info", *_]:
                 continue

@@ -4,6 +4,7 @@ Legend: M points, C features, N clouds.
 """
 
 import csv
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -170,7 +171,7 @@ def _read_text(path: Path, features: Sequence[str]) -> np.ndarray:
     points = np.loadtxt(lines, delimiter=delimiter, usecols=columns, quotechar='"', ndmin=2)
     if columns is None:
         return take_columns(points, features, path)
-    say_left_out(len(names) - len(columns), path)
+    say_left_out(len(names), len(columns), path)
     return points
 
 
@@ -182,7 +183,7 @@ def _read_mesh(path: Path, features: Sequence[str], samples: int, seed: int) -> 
         return np.hstack([points, *(normals[:, [NORMALS.index(name)]] for name in features)])
     if features:
         _present(features, list(mesh.columns), path)
-    say_left_out(len(mesh.columns.keys() - {*"xyz", *features}), path)
+    say_left_out(len(mesh.columns), 3 + len(features), path)
     return np.hstack([mesh.vertices, *(mesh.columns[name].astype(np.float64)[:, None] for name in features)])
 
 
@@ -191,9 +192,8 @@ def _present(wanted: Sequence[str], found: Sequence[str], path: Path) -> Sequenc
     for name in wanted:
         if found.count(name) != 1:
             what = "not" if name not in found else "twice"
-            raise InputError(
-                f"{path}: expected the columns {', '.join(wanted)}, found {', '.join(found) or 'none'}, {what} {name}"
-            )
+            names = textwrap.shorten(", ".join(found) or "none", 100, placeholder=" ...")
+            raise InputError(f"{path}: expected the columns {', '.join(wanted)}, found {names}, {what} {name}")
     return wanted
 
 
