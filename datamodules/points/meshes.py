@@ -25,7 +25,7 @@ STL_FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attrib
 
 
 class Mesh(NamedTuple):
-    """What a file holds: vertices (V, 3), other columns of them by name, and triangles (T, 3) if it has faces."""
+    """What a file holds: vertices (V, 3), columns of them by name, and triangles (T, 3) if it has faces."""
 
     vertices: np.ndarray
     columns: dict[str, np.ndarray]
@@ -97,14 +97,14 @@ def _load_off(path: Path) -> Mesh:
 
 
 def _load_obj(path: Path) -> Mesh:
-    """An OBJ file: the places of its vertices, and its faces. Colours, normals and textures are left out."""
+    """An OBJ file: its vertices, with their colours if all have some, and its faces. Normals, textures are left out."""
     text = re.sub(r"\\[ \t]*\r?\n", " ", path.read_text(encoding="utf-8-sig", errors="replace"))
     vertices: list[list[str]] = []
     faces: list[list[int]] = []
     for line in text.splitlines():
         match line.partition("#")[0].split():
             case ["v", *place]:
-                vertices.append(place[:3])
+                vertices.append(place)
             case ["f", *corners]:
                 # From 1 on, or back from the last vertex so far.
                 rows = [int(corner.partition("/")[0]) for corner in corners]
@@ -114,7 +114,11 @@ def _load_obj(path: Path) -> Mesh:
                 faces.append(face)
             case ["curv" | "curv2" | "surf" as what, *_]:
                 raise ValueError(f"{what!r}, a free-form curve or surface")
-    return _of_faces(_floats(vertices), faces, path)
+    mesh = _of_faces(_floats([place[:3] for place in vertices]), faces, path)
+    if {len(place) for place in vertices} != {6}:
+        return mesh
+    colours = np.array(vertices, np.float64).T[3:]
+    return mesh._replace(columns=dict(zip(["red", "green", "blue"], colours, strict=True)))
 
 
 def _load_stl(path: Path) -> Mesh:

@@ -56,7 +56,8 @@ def read_points(path: str | Path, features: Sequence[str] = (), samples: int = 2
 
         off, obj, ply, stl, glb   a mesh: drawn from its surface, evenly by area; faces may have any number of corners.
                                   Its features can be the normals, nx, ny and nz. A file without faces, as a ply often
-                                  is, has its vertices as points, and the features by the names that a ply gives them
+                                  is, has its vertices as points, and the features by the names that a ply gives them;
+                                  an obj has red, green and blue
         csv, txt, xyz, pts        a line for each point, by commas or blanks; a first line of names says which columns
                                   are x, y, z and the features, one with a single number how many points follow
         npy                       (M, 3) or more columns, or (3 or more, M)
@@ -183,7 +184,7 @@ def _read_mesh(path: Path, features: Sequence[str], samples: int, seed: int) -> 
         return np.hstack([points, *(normals[:, [NORMALS.index(name)]] for name in features)])
     if features:
         _present(features, list(mesh.columns), path)
-    say_left_out(len(mesh.columns), 3 + len(features), path)
+    say_left_out(len({*"xyz", *mesh.columns}), len({*"xyz", *features}), path)
     return np.hstack([mesh.vertices, *(mesh.columns[name].astype(np.float64)[:, None] for name in features)])
 
 

@@ -107,6 +107,14 @@ def test_a_face_that_crosses_itself_is_said(tmp_path, caplog):
     assert "a.obj: 1 of 1 faces cross themselves" in caplog.text
 
 
+def test_an_obj_without_faces_is_a_cloud_with_its_colours(tmp_path):
+    (tmp_path / "a.obj").write_text("v 1 2 3 0.5 0 1\nv 4 5 6 0.25 1 0\n")
+    assert read_points(tmp_path / "a.obj", ["blue", "red"]).tolist() == [[1, 2, 3, 1, 0.5], [4, 5, 6, 0, 0.25]]
+    (tmp_path / "a.obj").write_text("v 1 2 3 0.5 0 1\nv 4 5 6\n")
+    with pytest.raises(InputError, match="a.obj: expected the columns red, found none, not red"):
+        read_points(tmp_path / "a.obj", ["red"])
+
+
 # ---------------------------------------------------------------- PLY
 
 TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"}
