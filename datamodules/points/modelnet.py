@@ -55,10 +55,11 @@ class ModelNet(Points):
             return hdf5_split(self.folder, split, self.features, self.num_classes)
         found = {entry.name for entry in self.folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
         others, missing = sorted(found - set(self.class_names)), sorted(set(self.class_names) - found)
-        if others and missing:
+        if found and missing:
+            names = ", ".join((others or sorted(found))[:3])
             raise InputError(
                 f"root: expected the classes of ModelNet{self.num_classes} in {self.folder}, "
-                f"found {', '.join(others[:3])} and no {missing[0]}; PointFolder reads a folder of any classes"
+                f"found {names} and no {missing[0]}; PointFolder reads a folder of any classes"
             )
         return split_in_classes(self.folder, split, self.class_names)
 

@@ -111,7 +111,7 @@ def test_an_obj_without_faces_is_a_cloud_with_its_colours(tmp_path):
     (tmp_path / "a.obj").write_text("v 1 2 3 0.5 0 1\nv 4 5 6 0.25 1 0\n")
     assert read_points(tmp_path / "a.obj", ["blue", "red"]).tolist() == [[1, 2, 3, 1, 0.5], [4, 5, 6, 0, 0.25]]
     (tmp_path / "a.obj").write_text("v 1 2 3 0.5 0 1\nv 4 5 6\n")
-    with pytest.raises(InputError, match="a.obj: expected the columns red, found none, not red"):
+    with pytest.raises(InputError, match=r"a.obj: expected the columns red, found none, not red"):
         read_points(tmp_path / "a.obj", ["red"])
 
 
@@ -120,6 +120,7 @@ def test_an_obj_without_faces_is_a_cloud_with_its_colours(tmp_path):
 TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"}
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_every_ply_says_what_plyfile_wrote(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "any.ply"
@@ -284,6 +285,7 @@ def test_a_square_in_many_spellings(tmp_path, name, content):
     assert load_mesh(tmp_path / name).vertices[:4].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["stl", "stl_ascii", "ply", "ply_ascii", "off", "obj", "glb"]), st.integers(0, 100), st.floats(0, 1)
 )

@@ -169,6 +169,7 @@ def saved(save, *arrays, **named) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed, np.save])
 @given(st.floats(0, 1), st.integers(0, 255))
 def test_a_cut_or_damaged_array_is_named(tmp_path_factory, save, share, byte):
