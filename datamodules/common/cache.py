@@ -18,7 +18,7 @@ from perceiver_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # a new one makes all older caches unknown
+FORMAT = 2  # a new one makes all older caches unknown: of this form, or of what readers read otherwise before
 
 
 class Arrays(Sequence[np.ndarray]):

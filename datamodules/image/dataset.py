@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from datamodules.common.files import FileSet
 from datamodules.common.splits import Split
 from datamodules.image.augment import resize
-from datamodules.image.reading import pack, unpack, upright_bytes
+from datamodules.image.reading import pack, say_frames, unpack, upright_bytes
 from perceiver_lightning.errors import InputError
 
 
@@ -65,14 +66,16 @@ class ImageSet(FileSet):
         Raises:
             InputError: the image cannot be decoded.
         """
+        path = os.path.join(self.split.where, self.split.names[row])
         try:
             with self.split.kind.open(self.split.items[row]) as image:
+                say_frames(image, path)
                 image = upright_bytes(image)
                 pixels = pil_to_tensor(image.convert("RGB" if self.channels == 3 else "L")).permute(1, 2, 0)
         # Pillow's decoders raise nearly anything for a broken file: OSError, SyntaxError, ValueError, struct.error ...
         except Exception as error:
-            path = os.path.join(self.split.where, self.split.names[row])
-            raise InputError(f"{path}: expected an image, found a file that cannot be read ({error})") from error
+            line = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{path}: expected an image, found a file that cannot be read ({line})") from error
         return pixels if self.size is None else resize(pixels, self.size, self.centre_crop)
 
     def read(self, name: str, row: int) -> np.ndarray:
@@ -80,7 +83,13 @@ class ImageSet(FileSet):
         return pack(self.decode(row))
 
     def prepare(self, skip_broken: bool, cache: bool, folder: Path | None = None) -> list[str]:
-        """As `FileSet.prepare`; images in memory are made tensors once, not each time."""
+        """As `FileSet.prepare`; images in memory are made tensors once, not each time.
+
+        A look at the first image comes before: what is left out of it is said here.
+        """
+        if not self.prepared and not cache and len(self):
+            with suppress(InputError):
+                self.decode(0)
         broken = super().prepare(skip_broken, cache, folder)
         if self.images is None and self.arrays and self.arrays["images"].folder is None:
             images = [unpack(self.content(row)["images"], self.channels) for row in range(len(self))]

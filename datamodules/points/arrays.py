@@ -10,7 +10,7 @@ from datamodules.base import located
 from datamodules.common.classes import class_facts
 from datamodules.common.splits import Kind, Split, files_of_splits
 from datamodules.points.base import Points
-from datamodules.points.reading import join_features, load_arrays, take_columns
+from datamodules.points.columns import join_columns, load_arrays
 from perceiver_lightning.errors import require
 
 
@@ -64,9 +64,9 @@ class ArrayFiles:
 class PointArrays(Points):
     """One npz a split, or one in all, which is then split by seed.
 
-        points    (N, M, 3), or (N, M, 3 + C) with the features behind
+        points    (N, M, 3), or (N, M, 3 + C) with the features behind; or (N, 3 + C, M), where no doubt is left
         labels    (N,) integers from 0
-        features  (N, M, C), optional, if they are apart
+        features  (N, M, C), or (N, C, M), optional, if they are apart
         classes   (K,) strings, optional: the names of the classes
         ids       (N,) strings, optional: the names of the clouds
         the array that `scale` names, (N,), optional: by what each cloud is to be multiplied to have its true size
@@ -97,7 +97,10 @@ class PointArrays(Points):
         train = self.arrays.train
         if class_names is None and train.is_file():
             classes = load_arrays(train, [], ["classes"]).get("classes")
-            class_names = None if classes is None else [str(name) for name in classes]
+            if classes is not None:
+                class_names = [str(name) for name in classes.reshape(-1)]
+                expected = f"{len(class_names)}, the number of names in `classes` of {train}"
+                require(num_classes == len(class_names), "num_classes", expected, num_classes)
         super().__init__(class_facts(num_classes, class_names), **options)
 
     def find_all(self) -> Split | None:
@@ -130,9 +133,8 @@ def load_clouds(path: Path, features: list[str], keys: list[str]) -> tuple[np.nd
     Raises:
         InputError: the file cannot be read, lacks an array, or its points have not these features.
     """
-    optional = ["features", "ids"] if features else ["ids"]
-    arrays = load_arrays(path, ["points", *keys], optional)
-    return take_columns(join_features(arrays, path), features, path), arrays
+    arrays = load_arrays(path, ["points", *keys], ["features", "ids"])
+    return join_columns(arrays, features, path), arrays
 
 
 def array_split(points: np.ndarray, labels: list[Any], names: list[str], path: Path, **columns: Any) -> Split:

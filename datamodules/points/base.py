@@ -23,7 +23,8 @@ from datamodules.points.augment import (
 )
 from datamodules.points.dataset import POINTS, PointSet, Sampling
 from datamodules.points.geometry import Geometry, in_all_mirrors
-from datamodules.points.reading import NORMALS, Into
+from datamodules.points.meshes import NORMALS
+from datamodules.points.reading import Into
 from perceiver_lightning.errors import require
 
 

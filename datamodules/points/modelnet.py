@@ -13,7 +13,8 @@ from datamodules.common.listing import folders_in
 from datamodules.common.splits import Split, shortened
 from datamodules.points.arrays import ARRAYS, class_split
 from datamodules.points.base import Points
-from datamodules.points.reading import NORMALS, take_columns
+from datamodules.points.columns import join_columns
+from datamodules.points.meshes import NORMALS
 from perceiver_lightning.errors import InputError, require
 
 MODELNET10 = ["bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet"]
@@ -53,15 +54,14 @@ class ModelNet(Points):
         require(self.folder.is_dir(), "root", "the folder of ModelNet's files", f"no folder {self.folder}")
         if (self.folder / f"{split}_files.txt").is_file():
             return hdf5_split(self.folder, split, self.features, self.num_classes)
-        layout = layout_in_classes(self.folder, {folder: folders_in(folder) for folder in folders_in(self.folder)})
-        found = sorted(layout.get(split, {}))
-        known = f"the folders of ModelNet{self.num_classes}'s classes, with a folder {split} in each"
-        require(
-            found == self.class_names,
-            str(self.folder),
-            known,
-            f"{shortened(found) or 'none'}; other classes are read by PointFolder",
+        folders = folders_in(self.folder)
+        missing = set(self.class_names) - {folder.name for folder in folders}
+        found = f"{shortened(folders) or 'none'}; PointFolder reads a folder of any classes"
+        require(not missing, "root", f"the classes of ModelNet{self.num_classes} in {self.folder}", found)
+        layout = layout_in_classes(
+            self.folder, {self.folder / name: folders_in(self.folder / name) for name in self.class_names}
         )
+        require(split in layout, str(self.folder), f"a folder {split} in each class", "none")
         return list_classes(self.folder, split, layout, self.kind)
 
 
@@ -75,17 +75,21 @@ def hdf5_split(folder: Path, split: str, features: list[str], num_classes: int) 
     clouds: list[np.ndarray] = []
     labels: list[int] = []
     names: list[str] = []
-    for line in (folder / f"{split}_files.txt").read_text().split():
-        path = folder / Path(line).name
+    listed = folder / f"{split}_files.txt"
+    for line in filter(str.strip, listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()):
+        path = folder / Path(line.strip()).name
+        # h5py raises nearly anything for a broken file: OSError, KeyError, RuntimeError, TypeError ...
         try:
             with h5py.File(path) as file:
-                arrays = [file[key][:] for key in ("data", "label", *(["normal"] if features else []))]
-        except (OSError, KeyError) as error:
+                arrays = [np.asarray(file[key]) for key in ("data", "label", *(["normal"] if features else []))]
+        except Exception as error:
             what = " and ".join(["data", "label", *(["normal"] if features else [])])
             raise InputError(f"{path}: expected an HDF5 file with {what}, found {error}") from error
-        points = take_columns(np.concatenate([arrays[0], *arrays[2:]], -1), features, path)
+        apart = {"features": arrays[2]} if features else {}
+        points = join_columns({"points": arrays[0], **apart}, features, path)
         part = class_split(points, arrays[1].reshape(-1), [], path, num_classes)
         clouds += part.items
         labels += part.labels or []
         names += [f"{path.name}/{name}" for name in part.names]
+    require(len(clouds) > 0, str(listed), "names of HDF5 files", "none")
     return Split(clouds, names, labels, str(folder), ARRAYS)

@@ -10,7 +10,7 @@ from torch import Tensor
 from datamodules.common.splits import Split, cut
 from datamodules.points.arrays import ARRAYS, ArrayFiles, array_split, load_clouds
 from datamodules.points.base import Points
-from datamodules.points.reading import load_arrays
+from datamodules.points.columns import load_arrays
 from perceiver_lightning.errors import require
 
 

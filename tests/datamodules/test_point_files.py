@@ -8,7 +8,7 @@ from point_clouds import SQUARE, write_off, write_ply
 from datamodules.points.reading import load_arrays, read_points
 from perceiver_lightning.errors import InputError
 
-TABLE = np.array([[0, 0.5, 1, 10, 20], [1, 2, 3, 30, 40], [-1, 0, 2, 50, 60]], np.float32)
+TABLE = np.array([[k, k / 2, 1 - k, 10 * k, 10 + k] for k in range(6)], np.float32)
 
 
 def says(message: str):
@@ -169,9 +169,13 @@ def test_pickled_objects_are_never_unpickled(tmp_path):
     [
         ({"cloud": TABLE}, [], "expected the arrays points, found cloud"),
         ({"points": TABLE[0]}, [], r"expected points of shape \(M, 3 or more\), found \(5,\)"),
-        ({"points": TABLE[:, :2]}, [], r"expected points with 3 columns or more, found the shape \(3, 2\)"),
-        ({"points": TABLE}, ["heat"], r"points with 4 columns \(x, y, z, heat\), found the shape \(3, 5\)"),
-        ({"points": TABLE, "features": TABLE[:2]}, ["heat"], r"a row for each of the points \(3, 5\), found \(2, 5\)"),
+        ({"points": TABLE[:, :2]}, [], r"expected points with 3 columns or more, found the shape \(6, 2\)"),
+        ({"points": TABLE}, ["heat"], r"points with 4 columns \(x, y, z, heat\), found the shape \(6, 5\)"),
+        (
+            {"points": TABLE[:, :3], "features": TABLE[:2]},
+            ["heat"],
+            r"a row for each of the points \(6, 3\), found \(2, 5\)",
+        ),
         ({"points": TABLE[:0]}, [], "expected at least one point, found none"),
         ({"points": TABLE.astype(str)}, [], "expected points as numbers, found <U"),
         ({"points": TABLE.astype(complex)}, [], "expected points as numbers, found complex"),
