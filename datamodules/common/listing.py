@@ -59,9 +59,15 @@ def list_files(folder: Path, extensions: tuple[str, ...], deep: bool = True) -> 
         left_out["hidden"] += len(hidden)
         folders[:] = sorted(name for name in folders if not is_hidden(name)) if deep else []
         endings = {name: os.path.splitext(name)[1].lower() for name in names if not is_hidden(name)}
-        left_out.update(ending or "without ending" for ending in endings.values() if ending not in extensions)
+        others = [name for name, ending in endings.items() if ending not in extensions]
+        left_out.update(_kind(os.path.join(path, name), endings[name]) for name in others)
         found.append((path, sorted(name for name, ending in endings.items() if ending in extensions)))
     return [os.path.join(path, name) for path, names in sorted(found) for name in names], +left_out
+
+
+def _kind(path: str, ending: str) -> str:
+    """What a file that is left out is called."""
+    return "broken link" if not os.path.exists(path) else ending or "without ending"
 
 
 def _unreadable(error: OSError) -> NoReturn:

@@ -166,7 +166,8 @@ def test_linked_folders_are_read_once_and_loops_end(tmp_path):
     assert sorted(list_unlabelled(root, WORDS).names) == sorted(
         [f"{place}/{i}.txt" for place in ("cat", "dog") for i in range(10)]
     )
-    assert list_files(root, (".txt",))[1] == {"linked twice": 2}
+    (root / "gone").symlink_to(tmp_path / "gone")
+    assert list_files(root, (".txt",))[1] == {"linked twice": 2, "broken link": 1}
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
