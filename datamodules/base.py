@@ -29,7 +29,8 @@ kept in checkpoints. Every datamodule has `modalities`; the others are what a ta
              `targets` of numbers, float (B, T)
 
 Positions lie in [-1, 1]. A modality that one example lacks has a mask row of False; one that the whole batch lacks is
-left out of `inputs`. Where the first batch of a stage breaks the contract, `check_batch` says so in one sentence.
+masked in all its rows or left out of `inputs`, which is the same to a task, in training too. Where the first batch of a
+stage breaks the contract, `check_batch` says so in one sentence.
 
 **Your own data**: hand the facts to `super().__init__`, fill `train_set`, `val_set`, `test_set`, `predict_set` in
 `setup` with datasets of examples (a batch without the B), and name the class in a config.

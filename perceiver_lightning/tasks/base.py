@@ -218,6 +218,8 @@ class PerceiverTask(LightningModule, ABC):
         """The loss of a batch: the sum of the members', so that each learns as it would alone; their mean is logged."""
         targets = self.targets(batch)
         outputs_LBK = self.member_outputs(batch["inputs"])
+        if len(batch["inputs"]) < len(self.hparams["modalities"]):  # a modality left out is one masked: see `untouched`
+            outputs_LBK = outputs_LBK + untouched(self.perceiver)
         members, outputs_BK = len(outputs_LBK), outputs_LBK.mean(0)
         loss = self.loss(outputs_LBK.flatten(0, 1), targets.repeat(members, *[1] * (targets.ndim - 1)))
         size = len(outputs_BK)
@@ -359,6 +361,16 @@ class PerceiverTask(LightningModule, ABC):
         if differences:
             more = f", and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise InputError(f"{where} is of another model: {'; '.join(differences[:3])}{more}")
+
+
+def untouched(module: nn.Module) -> Tensor:
+    """A zero that depends on every trained parameter, whose gradient is 0 and not None then.
+
+    So each takes part in each step, whatever modalities a batch has: training on several devices waits for all
+    gradients, and on one the optimiser treats a modality that was left out as one that was masked.
+    """
+    zeros = [0.0 * parameter.sum() for parameter in module.parameters() if parameter.requires_grad]
+    return torch.stack(zeros).sum()
 
 
 def by_example(predictions_BK: Tensor, example_B: Tensor | None) -> tuple[Tensor, Tensor]:
