@@ -29,7 +29,8 @@ kept in checkpoints. Every datamodule has `modalities`; the others are what a ta
              `targets` of numbers, float (B, T)
 
 Positions lie in [-1, 1]. A modality that one example lacks has a mask row of False; one that the whole batch lacks is
-left out of `inputs`. Where the first batch of a stage breaks the contract, `check_batch` says so in one sentence.
+masked in all its rows or left out of `inputs`, which is the same to a task, in training too. Where the first batch of a
+stage breaks the contract, `check_batch` says so in one sentence.
 
 **Your own data**: hand the facts to `super().__init__`, fill `train_set`, `val_set`, `test_set`, `predict_set` in
 `setup` with datasets of examples (a batch without the B), and name the class in a config.
@@ -64,11 +65,13 @@ from typing import Any
 import torch
 from lightning_fabric.utilities.seed import pl_worker_init_function
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import RunningStage
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from datamodules.common.collate import collate
+from datamodules.common.whole_batches import WholeBatches
 from perceiver_lightning.errors import InputError, require
 
 # The splits that each stage reads.
@@ -154,12 +157,16 @@ class DataModule(LightningDataModule):
         """A DataLoader over `<split>_set`.
 
         In training, the last, smaller batch is left out (unless it is the only one), and the examples are shuffled or
-        come from `sampler`.
+        come from `sampler`. In evaluation on several devices (DDP), each batch is one device's: see `WholeBatches`.
         """
         dataset = getattr(self, f"{split}_set")
         if dataset is None or len(dataset) == 0:
             raise InputError(f"{type(self).__name__}: expected examples in the {split} split, found none")
-        world_size = self.trainer.world_size if self.trainer else 1
+        trainer = self.trainer
+        world_size = trainer.world_size if trainer else 1
+        # Strategies that divide a model wait for each other in every batch: theirs is Lightning's sampler, which pads.
+        if trainer and not training and world_size > 1 and type(trainer.strategy) is DDPStrategy:
+            sampler = WholeBatches(dataset, self.batch_size, world_size, trainer.global_rank)
         # Lightning warns of num_workers=0, which is what is meant here: see the docstring.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         return DataLoader(
@@ -171,7 +178,7 @@ class DataModule(LightningDataModule):
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             # Other random numbers in each worker and on each device (torch, numpy, random), from the one global seed.
             worker_init_fn=pl_worker_init_function,
         )

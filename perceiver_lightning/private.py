@@ -4,8 +4,10 @@ Lightning and jsonargparse offer no public way to do what stands here. Base clas
 functions read one private value. `tests/test_private.py` has a test for each, which fails when a library changes it.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -15,6 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.strategies.launchers import subprocess_script
 from torch.optim.lr_scheduler import LRScheduler
 
 # ---- the command line
@@ -107,6 +110,23 @@ def log_at_the_last_step(trainer: Trainer) -> None:
 def set_last_rates(schedule: LRScheduler, rates: list[float]) -> None:
     """Have `schedule.get_last_lr()` return these."""
     schedule._last_lr = list(rates)
+
+
+def observe_children_with(observe: Callable[[list[Popen]], None]) -> None:
+    """Have Lightning's launcher hand the processes that it starts to this, and not to its own observer."""
+    launcher: Any = subprocess_script
+    launcher._launch_process_observer = observe
+
+
+def handle_sigterm(trainer: Trainer, handle: Callable[[int, Any], None]) -> None:
+    """What the trainer does on SIGTERM, in the place of its own; to be called before it registers its handlers."""
+    connector: Any = trainer._signal_connector
+    connector._sigterm_notifier_fn = handle
+
+
+def notice_sigterm(trainer: Trainer) -> None:
+    """Have the trainer end after this batch, in all processes, as after a SIGTERM."""
+    trainer._signal_connector.received_sigterm = True
 
 
 def storage_key(storage: Any) -> int:

@@ -34,8 +34,7 @@ class Paired(DataModule):
     have no meaning here. What changes labels or adds rows (mixup, cutmix, ten_crop, eval_clips, eval_mirrors)
     cannot be shared, and is an error.
 
-    A modality that is dropped or hidden is masked, never left out: so its modality vector stays in the graph, with a
-    gradient of zero, where training on several devices would otherwise wait for one that does not come.
+    A modality that is dropped or hidden is masked.
 
     Args:
         datamodules: name -> datamodule; each with its own modalities, all with the same classes.

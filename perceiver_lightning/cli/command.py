@@ -16,6 +16,7 @@ unless `--name` or `--runs_dir` asks for another; validate, test and predict wri
 import contextlib
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ from perceiver_lightning.training.loggers import RunLogger, TensorBoard
 from perceiver_lightning.training.measures import Measures
 from perceiver_lightning.training.memory import keep_freed_memory
 from perceiver_lightning.training.predictions import PredictionWriter
+from perceiver_lightning.training.processes import Together, ending_together, failed_before, is_started, leave
 from perceiver_lightning.training.progress import Bar, DataLine, EpochLines
 from perceiver_lightning.training.stopping import Finite, Patience
 from perceiver_lightning.training.wandb_logger import Wandb
@@ -79,15 +81,26 @@ def main(args: list[str] | None = None) -> "CLI":
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
     with without_hints():
         try:
-            return CLI([arg for arg in args if arg != "--debug"])
+            with ending_together():
+                try:
+                    return CLI([arg for arg in args if arg != "--debug"])
+                except Exception as error:
+                    if (status := failed_before(error)) is not None:  # which has said why
+                        leave(status)
+                    raise
         except InputError as error:
             if debug:
                 raise
             # A process that reads data ahead hands on its whole traceback, which ends in the sentence.
             print(f"error: {str(error).rpartition('InputError: ')[2].strip()}", file=sys.stderr)
-            sys.exit(2)
+            leave(2)
         except KeyboardInterrupt:
-            sys.exit(130)
+            leave(130)
+        except Exception:
+            if not is_started():
+                raise
+            traceback.print_exc()
+            leave(1)
 
 
 class CLI(OpenCLI):
@@ -229,15 +242,24 @@ class CLI(OpenCLI):
         if self.subcommand == "predict":
             self.output = Path(asked.output or self.run / "predictions.csv")
             explain = [] if asked.explain is None else [Explain(asked.explain)]
-            return [DataLine(), PredictionWriter(self.output), *explain]
+            return [Together(), DataLine(), PredictionWriter(self.output), *explain]
         if self.subcommand != "fit":
-            return [DataLine()]
+            return [Together(), DataLine()]
         without: tuple[type, ...] = (BestAndLast,) if config["enable_checkpointing"] is False else ()
         if asked.early_stopping.patience is None:
             without = (*without, Patience)
         callbacks = [callback for callback in callbacks if not isinstance(callback, without)]
         report = [WandbReport()] if any(isinstance(logger, Wandb) for logger in config["logger"]) else []
-        return [DataLine(), Finite(), *callbacks, LearningRateMonitor(), ConfigWins(), EpochLines(), *report]
+        return [
+            Together(),
+            DataLine(),
+            Finite(),
+            *callbacks,
+            LearningRateMonitor(),
+            ConfigWins(),
+            EpochLines(),
+            *report,
+        ]
 
     # ---- what is done with it
 

@@ -28,6 +28,7 @@ HINTS = (
     ".*callbacks used to create the checkpoint need to be provided.*",  # said when a flag changed the monitor
     ".*resuming from a checkpoint that ended before the epoch ended.*",  # EpochLines show the step it goes on from
     ".*It is recommended to use .*sync_dist=True.*",  # train/loss on the bar is the first process's
+    ".*was called before the ``update`` method.*",  # a process may have no batch of a small split
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.14
 )
 

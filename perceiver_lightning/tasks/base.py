@@ -15,6 +15,7 @@ of an ensemble (L = 1 unless there is one).
 """
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,14 +25,16 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from perceiver_lightning.errors import InputError, require
 from perceiver_lightning.model import Ensemble, LateFusion, Model, Perceiver
 from perceiver_lightning.private import attached_trainer
+from perceiver_lightning.training.gather import gather_states
 from perceiver_lightning.training.optim import (
     OptimizerName,
     ScheduleName,
@@ -117,8 +120,8 @@ class PerceiverTask(LightningModule, ABC):
         except ValueError as error:
             raise InputError(f"model: {error}") from error
         self.num_outputs = num_outputs
-        self.val_metrics = self.make_metrics().clone(prefix="val/")
-        self.test_metrics = self.make_metrics().clone(prefix="test/")
+        self.losses: Any = nn.ModuleDict({split: MeanMetric(nan_strategy=math.nan) for split in ("val", "test")})
+        self.metrics: Any = nn.ModuleDict({split: self.make_metrics() for split in ("val", "test")})
         self._checked: set[Any] = set()
 
     # ---- what a task says
@@ -199,14 +202,24 @@ class PerceiverTask(LightningModule, ABC):
         return outputs_LBK.to(torch.promote_types(outputs_LBK.dtype, torch.float32))
 
     def setup(self, stage: str) -> None:
-        """Compile the core, where wanted."""
+        """Compile the core, where wanted; let metrics be computed over all processes."""
         if self.hparams["compile"]:
             self.perceiver.compile()  # in place: the names in the checkpoint stay
+        for module in self.modules():
+            if isinstance(module, Metric):
+                module.dist_sync_fn = gather_states
+
+    def on_fit_start(self) -> None:
+        """Let no process wait for another in a validation: one may have a batch less, and no buffer ever changes."""
+        if isinstance(self.trainer.model, DistributedDataParallel):
+            self.trainer.model.broadcast_buffers = False
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch: the sum of the members', so that each learns as it would alone; their mean is logged."""
         targets = self.targets(batch)
         outputs_LBK = self.member_outputs(batch["inputs"])
+        if len(batch["inputs"]) < len(self.hparams["modalities"]):  # a modality left out is one masked: see `untouched`
+            outputs_LBK = outputs_LBK + untouched(self.perceiver)
         members, outputs_BK = len(outputs_LBK), outputs_LBK.mean(0)
         loss = self.loss(outputs_LBK.flatten(0, 1), targets.repeat(members, *[1] * (targets.ndim - 1)))
         size = len(outputs_BK)
@@ -217,29 +230,56 @@ class PerceiverTask(LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss and metrics of a batch, under `val/`; returns what was evaluated, for callbacks: see `evaluate`."""
-        return self.evaluate(batch, self.val_metrics)
+        return self.evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss and metrics of a batch, under `test/`; returns what `evaluate` does."""
-        return self.evaluate(batch, self.test_metrics)
+        return self.evaluate(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """`{"name": E names, "predictions": (E, K)}` of a batch without targets; rows without names get numbers."""
         predictions_EK, first_E = by_example(self.predictions(self(batch["inputs"])), batch.get("example"))
+        trainer = attached_trainer(self)
+        if trainer is not None:  # processes have the batches in turn
+            batch_idx = batch_idx * trainer.world_size + trainer.global_rank
         return {"name": [name_of(batch, batch_idx, row) for row in first_E.tolist()], "predictions": predictions_EK}
 
-    def evaluate(self, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
-        """Log loss and metrics; return what was evaluated.
+    def evaluate(self, batch: Batch, split: str) -> dict[str, Tensor]:
+        """Count a batch in the loss and metrics of a split, "val" or "test"; return what was evaluated.
 
         That is `predictions` (E, K), `targets` (E, ...), and `row` (E,), the first row of each example.
+        Nothing here may wait for other processes: they have other numbers of batches.
         """
         targets, outputs_BK = self.targets(batch), self(batch["inputs"])
-        self.log(f"{metrics.prefix}loss", self.loss(outputs_BK, targets), sync_dist=True, batch_size=len(outputs_BK))
+        self.losses[split].update(self.loss(outputs_BK, targets), len(outputs_BK))
         predictions_EK, first_E = by_example(self.predictions(outputs_BK), batch.get("example"))
         targets = self.metric_targets(targets)[first_E]
-        metrics.update(predictions_EK, targets)
-        self.log_dict(metrics, batch_size=len(first_E))
+        self.metrics[split].update(predictions_EK, targets)
         return {"predictions": predictions_EK, "targets": targets, "row": first_E}
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._begin("val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss and metrics over all batches and processes."""
+        self._log_evaluation("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to count."""
+        self._begin("test")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the loss and metrics over all batches and processes."""
+        self._log_evaluation("test")
+
+    def _begin(self, split: str) -> None:
+        for counted in (self.losses[split], self.metrics[split]):
+            counted.reset()
+
+    def _log_evaluation(self, split: str) -> None:
+        values = {"loss": self.losses[split].compute(), **self.metrics[split].compute()}
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, batch_size=1)
 
     def metric_targets(self, targets: Tensor) -> Tensor:
         """Targets as the metrics take them."""
@@ -321,6 +361,16 @@ class PerceiverTask(LightningModule, ABC):
         if differences:
             more = f", and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise InputError(f"{where} is of another model: {'; '.join(differences[:3])}{more}")
+
+
+def untouched(module: nn.Module) -> Tensor:
+    """A zero that depends on every trained parameter, whose gradient is 0 and not None then.
+
+    So each takes part in each step, whatever modalities a batch has: training on several devices waits for all
+    gradients, and on one the optimiser treats a modality that was left out as one that was masked.
+    """
+    zeros = [0.0 * parameter.sum() for parameter in module.parameters() if parameter.requires_grad]
+    return torch.stack(zeros).sum()
 
 
 def by_example(predictions_BK: Tensor, example_B: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -138,7 +138,8 @@ class ClassificationTask(PerceiverTask):
     # ---- test
 
     def on_test_epoch_start(self) -> None:
-        """Begin a new confusion matrix."""
+        """Begin to count, and a new confusion matrix."""
+        super().on_test_epoch_start()
         self.test_confusion.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -148,7 +149,8 @@ class ClassificationTask(PerceiverTask):
         return found
 
     def on_test_epoch_end(self) -> None:
-        """Keep the confusion matrix, of all devices together."""
+        """Log loss and metrics; keep the confusion matrix, of all devices together."""
+        super().on_test_epoch_end()
         self.confusion_matrix = self.test_confusion.compute().cpu()
 
     # ---- what a person is shown

@@ -1,15 +1,18 @@
 """What is kept of a training: best.ckpt, last.ckpt, the configuration; and what a resumed one takes from it."""
 
+import math
 import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.cli import SaveConfigCallback
 from torch.optim.lr_scheduler import LambdaLR
 
 from perceiver_lightning.private import OpenCheckpoint, set_last_rates
+from perceiver_lightning.training.steps import rescale_epoch, settle_epoch, start_afresh, steps_left, steps_per_epoch
 from perceiver_lightning.training.stopping import Diverged, check_monitor
 
 
@@ -104,9 +107,14 @@ class ConfigWins(Callback):
     """After a resume the optimisers have the settings of the config, not the checkpoint's.
 
     Restoring an optimiser and its schedule brings back the learning rate and weight decay they were saved with, so
-    that a new value on the command line would be silently lost. The momenta and the place on the schedule stay.
+    that a new value on the command line would be silently lost. The momenta stay.
+
+    The schedule goes on at the same share of the training, and ends with it, even if an epoch now has another number of
+    steps: by another batch size, accumulation or number of devices. An epoch that was cut is finished.
     Schedules are LambdaLR (`training/optim.py`): a factor, a function of the step, times the learning rate.
     """
+
+    then: dict[str, float]  # batches and steps of an epoch, of the training that wrote the checkpoint
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The optimisers are made from the config; the checkpoint's state is not yet in them."""
@@ -115,16 +123,42 @@ class ConfigWins(Callback):
             for optimizer in trainer.optimizers
         ]
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the length of an epoch."""
+        checkpoint["per_epoch"] = {"batches": trainer.num_training_batches, "steps": steps_per_epoch(trainer)}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Before Lightning reads how far the training came."""
+        self.then = checkpoint.get("per_epoch", {})
+        settle_epoch(checkpoint["loops"])
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The checkpoint's state is in them."""
+        start_afresh(trainer)
+        if then := getattr(self, "then", None):
+            rescale_epoch(trainer, then["batches"])
+            if trainer.is_global_zero and then["steps"] != steps_per_epoch(trainer):
+                print(other_steps(trainer, then["steps"]), flush=True)
         for optimizer, groups in zip(trainer.optimizers, self.groups, strict=True):
             for group, configured in zip(optimizer.param_groups, groups, strict=True):
                 group.update(configured)
+        total, left = trainer.estimated_stepping_batches, steps_left(trainer)
         for config in trainer.lr_scheduler_configs:
             schedule = config.scheduler
             if isinstance(schedule, LambdaLR):
+                if config.interval == "step" and math.isfinite(left):
+                    schedule.last_epoch = int(total - left)
                 groups = schedule.optimizer.param_groups
                 schedule.base_lrs = [group["initial_lr"] for group in groups]
                 for group, factor in zip(groups, schedule.lr_lambdas, strict=True):
                     group["lr"] = group["initial_lr"] * factor(schedule.last_epoch)
                 set_last_rates(schedule, [group["lr"] for group in groups])
+
+
+def other_steps(trainer: Trainer, then: float) -> str:
+    """A line on an epoch that has another number of steps than `then`, before the resume."""
+    averages = any(isinstance(one, WeightAveraging) for one in trainer.callbacks)  # type: ignore[attr-defined]
+    return (
+        f"an epoch has {steps_per_epoch(trainer)} steps, where it had {then}: the learning rate goes on at the same "
+        f"share of the training{'; the average of the weights counts steps as before' if averages else ''}"
+    )

@@ -3,12 +3,14 @@
 import csv
 import os
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
+
+from perceiver_lightning.training.gather import gather
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -27,11 +29,9 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write what all processes predicted."""
         task: Any = pl_module
-        rows = [row for outputs in predictions for row in task.prediction_rows(outputs)]
-        if trainer.world_size > 1:
-            gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, rows)
-            rows = sorted((row for part in gathered for row in part), key=lambda row: row[0])
+        ranks = gather([task.prediction_rows(outputs) for outputs in predictions])
+        # In the order of the data: ranks have the batches in turn (`datamodules.common.whole_batches`).
+        rows = [row for batches in zip_longest(*ranks, fillvalue=[]) for batch in batches for row in batch]
         if trainer.is_global_zero:
             self.output.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.output.with_name(f"{self.output.name}.new")

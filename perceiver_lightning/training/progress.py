@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Timer
 
 from perceiver_lightning.private import OpenProgressBar, epoch_means
+from perceiver_lightning.training.steps import steps_left
 
 
 def headline(trainer: Trainer) -> dict[str, float]:
@@ -38,8 +40,16 @@ class EpochLines(Callback):
     """One line per validation, and per epoch without any: reads well in a terminal, above the bar, and in a file."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; say what a schedule and a limit of time mean together."""
         self.start, self.validated, self.first_step = time.monotonic(), -1, trainer.global_step
+        timed = any(isinstance(one, Timer) and one.time_remaining() is not None for one in trainer.callbacks)  # type: ignore[attr-defined]
+        schedule = pl_module.hparams.get("schedule", "constant")
+        if trainer.is_global_zero and timed and schedule != "constant":
+            print(
+                f"max_time: the learning rate follows {schedule!r} over {trainer.estimated_stepping_batches} steps; "
+                "it does not come to its end where time ends the training before",
+                flush=True,
+            )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
@@ -78,12 +88,13 @@ class Bar(OpenProgressBar):
         super().__init__(**options)
         self.looked = -math.inf
         self.seen: dict[str, int | str | float | dict[str, float]] = {}
-        self.start, self.first_step = 0.0, 0
+        self.start, self.first_step, self.last_step = 0.0, 0, math.inf
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         super().on_train_start(trainer, pl_module)
         self.start, self.first_step = time.monotonic(), trainer.global_step
+        self.last_step = self.first_step + steps_left(trainer)
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
@@ -109,9 +120,9 @@ class Bar(OpenProgressBar):
     def seconds_left(self, trainer: Trainer) -> float | None:
         """Of the whole training; None where its length is not known, or before the first step."""
         done = trainer.global_step - self.first_step
-        if done < 1 or not math.isfinite(steps := trainer.estimated_stepping_batches):
+        if done < 1 or not math.isfinite(self.last_step):
             return None
-        return (time.monotonic() - self.start) / done * (steps - trainer.global_step)
+        return (time.monotonic() - self.start) / done * (self.last_step - trainer.global_step)
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         """Epoch, bar, batches; Lightning's clock is the epoch's, and its speed that of batches."""

@@ -16,6 +16,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from perceiver_lightning.training.explain import figures, first_rows
+from perceiver_lightning.training.gather import gather
 from perceiver_lightning.training.measures import FACTS_FILE
 from perceiver_lightning.training.wandb_logger import Wandb, logger_of
 
@@ -97,10 +98,9 @@ class WandbReport(Callback):
             return
         step = max(trainer.global_step - 1, 0)  # as Lightning counts the metrics of this validation
         task: Any = pl_module
-        if self.tally is not None:
-            total = trainer.strategy.reduce(self.tally, reduce_op="sum")
-            if trainer.is_global_zero:
-                log_figures(logger, task.draw_tally(total.cpu()), step)
+        tallies = [tally for tally in gather(None if self.tally is None else self.tally.cpu()) if tally is not None]
+        if tallies and trainer.is_global_zero:
+            log_figures(logger, task.draw_tally(sum(tallies)), step)
         if trainer.is_global_zero and self.rows:
             log_worst(logger, self.rows, step)
         if self.drawn:

@@ -232,9 +232,8 @@ def results(run: Path) -> dict[str, float]:
 def test_two_processes_train_test_and_predict_together(here, photos):
     def program(*args: str) -> subprocess.CompletedProcess:
         ddp = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
-        padding = "ignore:Using `DistributedSampler`"  # Lightning's word on splits that do not divide
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-W", padding, "-m", "perceiver_lightning", *args, *ddp],
+            [sys.executable, "-W", "error", "-m", "perceiver_lightning", *args, *ddp],
             capture_output=True,
             text=True,
         )

@@ -208,7 +208,8 @@ def test_the_bar_tells_loss_accuracy_speed_and_the_time_left(tmp_path, monkeypat
     assert [metrics["left"] for metrics in seen][-1] == "0:00:00"  # of both epochs
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 60.0))
     bar.start, bar.first_step = 0.0, 4
-    halfway = SimpleNamespace(global_step=6, estimated_stepping_batches=10)
-    assert bar.seconds_left(halfway) == 120  # 30 s a step since it began at step 4
-    assert bar.seconds_left(SimpleNamespace(global_step=4, estimated_stepping_batches=10)) is None
-    assert bar.seconds_left(SimpleNamespace(global_step=6, estimated_stepping_batches=math.inf)) is None
+    bar.last_step = 10
+    assert bar.seconds_left(SimpleNamespace(global_step=6)) == 120  # 30 s a step since it began at step 4
+    assert bar.seconds_left(SimpleNamespace(global_step=4)) is None
+    bar.last_step = math.inf
+    assert bar.seconds_left(SimpleNamespace(global_step=6)) is None
