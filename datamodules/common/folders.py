@@ -217,7 +217,8 @@ def list_classes(root: Path, split: str, layout: Layout, kind: Kind) -> Split:
     if split in ("train", "all"):
         places = [folder for classes in layout.values() for folder in classes.values()]
         used = {os.path.relpath(folder, root).split(os.sep)[0] for folder in places}
-        left_out.update(f"folder {folder.name}" for folder in folders_in(root) if folder.name not in used)
+        others = [folder.name for folder in folders_in(root) if folder.name not in used]
+        left_out.update([f"folder {name}" for name in others] if len(others) < 4 else ["other folders"] * len(others))
     return Split(paths, [os.path.relpath(path, root) for path in paths], labels, str(root), kind, left_out=left_out)
 
 
