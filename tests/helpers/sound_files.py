@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import soundfile
 
@@ -98,3 +99,20 @@ def write_sounds(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         return {"root": folder, "val_fraction": 0.25}
     {"FSDD": write_fsdd, "SpeechCommands": write_speech_commands}[name](folder)
     return {"root": folder, "val_fraction": 0.25}
+
+
+def write_by_pyav(
+    path: Path, sound: np.ndarray, rate: int, codec: str, form: str | None = None, **options: str
+) -> Path:
+    """Sound (T,) in [-1, 1] as a file of one stream, by PyAV; `options` are those of the container."""
+    with av.open(str(path), "w", format=form, options=options) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        stream.bit_rate = 128_000
+        if codec in ("wavpack", "tta"):  # of whose formats 8 bits are the first
+            stream.format = "s16" if codec == "tta" else "s16p"
+        resampler = av.AudioResampler(stream.format, "mono", rate, stream.frame_size or 4096)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None], np.float32), "flt", "mono")
+        frame.sample_rate, frame.pts = rate, 0
+        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            container.mux(stream.encode(part))
+    return path
