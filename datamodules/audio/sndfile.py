@@ -12,7 +12,8 @@ from perceiver_lightning.errors import InputError
 
 MALFORMED = 3  # libsndfile's code for a file that it knows, but that is damaged
 UNKNOWN = 2**63 - 1  # samples, where a FLAC file does not tell
-BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}  # of a sample
+# Bytes of a sample.
+BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 # libsndfile corrects a header that promises more than there is, in its log alone.
 SHORTENED = re.compile(r"^ *(?:data|SSND|Data Size|BODY) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 MISCOUNTED = re.compile(r"frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
@@ -32,9 +33,9 @@ def read_samples(path: Path) -> tuple[np.ndarray, int, bool] | None:
     try:
         file = soundfile.SoundFile(os.fsencode(path))
     except soundfile.LibsndfileError as error:
-        if error.code != MALFORMED:
-            return None
-        raise
+        if error.code == MALFORMED or _tells_its_length(path):
+            raise
+        return None
     with file:
         if _has_more(path, file):
             return None
@@ -52,7 +53,7 @@ def _check_whole(path: Path, file: soundfile.SoundFile, found: int) -> None:
             raise InputError(f"{path}: expected {promised} bytes of sound, as its header says, found {there}")
     frames = file.frames
     if form == "W64" and (count := re.search(r"^data : (\d+)$", log, re.MULTILINE)) and file.subtype in BYTES:
-        frames = (int(count[1]) - 24) // size
+        frames = (int(count[1]) - 24 - 7) // size  # which counts what fills it up
     if (counts := MISCOUNTED.search(log)) and form == "RF64":
         frames = int(counts[2])
     if form == "NIST" and (told := re.search(rb"sample_count -i (\d+)", path.read_bytes()[:1024])):

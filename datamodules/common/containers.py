@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from datamodules.common.whole import require_whole
+from datamodules.common.whole import count_ogg_streams, require_whole
 from perceiver_lightning.errors import InputError
 
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
@@ -42,6 +42,8 @@ def opened(path: str | Path, expected: str) -> Iterator[Any]:
         with av.open(os.path.abspath(path), **options) as container:
             if container.format.name in HIDDEN:
                 require_whole(Path(path), container.format.name)
+            if container.format.name == "ogg" and (count := count_ogg_streams(Path(path))) > len(container.streams):
+                raise InputError(f"{path}: expected one Ogg file, found {count} that were joined")
             yield container
     except InputError:
         raise

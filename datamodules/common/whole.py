@@ -11,6 +11,7 @@ from perceiver_lightning.errors import InputError
 
 PAGE = 27 + 255 + 255 * 255  # bytes of the longest page of an Ogg file (RFC 3533)
 BOXES = b"ftyp styp moov moof mdat meta free skip wide udta uuid sidx ssix mfra pnot emsg prft".split()  # of an MP4
+PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object of an ASF file that tells its size
 SEGMENT = bytes.fromhex("18538067")  # the one element of a Matroska file that holds all others, after its header
 
 
@@ -25,9 +26,8 @@ def require_whole(path: Path, form: str) -> None:
         raise InputError(f"{path}: expected a whole Ogg file, found one that is cut short")
     if form == "gif":
         _require_whole_gif(path)
-    stated_size = {"avi": _size_of_riff, "matroska,webm": _size_of_matroska, "mov,mp4,m4a,3gp,3g2,mj2": _size_of_mp4}
-    if form in stated_size:
-        promised, size = stated_size[form](path), path.stat().st_size
+    if form in STATED:
+        promised, size = STATED[form](path), path.stat().st_size
         if size < promised:
             raise InputError(f"{path}: expected {promised} bytes, as its header says, found {size}")
 
@@ -94,3 +94,20 @@ def _size_of_matroska(path: Path) -> int:
     count = 9 - first.bit_length()  # bytes of the number that follows, of which the first bits say so
     length = int.from_bytes(head[place : place + count]) & ((1 << 7 * count) - 1)
     return 0 if length == (1 << 7 * count) - 1 else place + count + length
+
+
+def _size_of_asf(path: Path) -> int:
+    """The bytes that the header of a WMV, WMA or ASF tells."""
+    with open(path, "rb") as file:
+        about = file.read(1 << 16).partition(PROPERTIES)[2]
+    is_live = len(about) > 64 and about[64] & 1  # then the size is not filled in
+    return 0 if is_live else int.from_bytes(about[24:32], "little")
+
+
+# Of a format, what tells how many bytes its headers promise; 0 where they do not.
+STATED = {
+    "asf": _size_of_asf,
+    "avi": _size_of_riff,
+    "matroska,webm": _size_of_matroska,
+    "mov,mp4,m4a,3gp,3g2,mj2": _size_of_mp4,
+}

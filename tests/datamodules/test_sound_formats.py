@@ -1,9 +1,10 @@
 """Sound files of many formats, by writers of their own, against what was written and other decoders."""
 
 import logging
+import os
 import struct
+import time
 import wave
-from pathlib import Path
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import wavfile
-from sound_files import tone, write_by_pyav
+from sound_files import write_by_pyav
 
 from datamodules.audio import reading
 from datamodules.audio.reading import decode, resampled
@@ -94,7 +95,7 @@ CODECS = [  # by soundfile: ending, its format, its subtype, how far a sample ma
 
 @pytest.mark.parametrize("ending, form, kind, off", CODECS)
 def test_each_codec_of_soundfile(tmp_path, ending, form, kind, off):
-    path, sound = tmp_path / f"a{ending.upper()}", sines(8003)
+    path, sound = tmp_path / f"a{ending.upper()}", sines(8004)
     soundfile.write(path, sound, 8000, format=form, subtype=kind)
     found = decode(path, 8000, 1)[:, 0]
     # Codecs of blocks fill the last one up.
@@ -161,3 +162,230 @@ def test_each_container_of_pyav(tmp_path, ending, codec, form, off, tells):
         if tells:
             with pytest.raises(InputError, match=f"^{path}: expected .*, found "):
                 decode(path, 48000, 1)
+
+
+# ---------------------------------------------------------------- floats beyond full scale
+
+
+@pytest.fixture
+def said(caplog, monkeypatch):
+    """What is logged, as in a process that has said nothing yet."""
+    monkeypatch.setattr(reading, "_said", set())
+    caplog.set_level(logging.WARNING)
+    return caplog
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("peak, divisor", [(1.0, 1), (1.3, 1.3), (5.7, 5.7), (9830.4, 32768), (40000.0, 40000)])
+def test_floats_are_read_on_their_scale(tmp_path, said, dtype, peak, divisor):
+    sound = sines(4000)
+    sound *= peak / np.abs(sound).max()
+    wavfile.write(tmp_path / "a.wav", 8000, sound.astype(dtype))
+    for _ in range(2):
+        found = decode(tmp_path / "a.wav", 8000, 1)[:, 0]
+        assert np.abs(found - (sound / divisor * EXACT).clip(-32767, 32767)).max() <= 0.51
+    assert len(said.messages) == (peak > 1)
+    if said.messages:
+        what = "32768" if divisor == 32768 else "40000" if divisor == 40000 else "their peak"
+        assert f"a.wav: found samples up to {peak:g}, where full scale is 1: files like it are divided by" in said.messages[0]
+        assert said.messages[0].endswith(what) or divisor == 40000
+
+
+@pytest.mark.parametrize(
+    "form, kind, bits", [("WAV", "FLOAT", 15), ("CAF", "DOUBLE", 23), ("AIFF", "DOUBLE", 31), ("AU", "FLOAT", 23)]
+)
+def test_whole_numbers_in_floats_are_of_their_bits(tmp_path, said, form, kind, bits):
+    sound = (sines(4000) * 2**bits).round()
+    for level in (1.0, 2.0**-12):  # a soft file, too
+        if bits > 15 and level < 1:
+            continue
+        soundfile.write(tmp_path / "a", (sound * level).round(), 8000, kind, format=form)
+        found = decode(tmp_path / "a", 8000, 1)[:, 0]
+        assert np.abs(found - (sound * level).round() / 2.0 ** (bits - 15)).max() <= 0.51
+    assert len(said.messages) == 1 and f"divided by {2**bits}" in said.messages[0]
+
+
+def test_what_lossy_codecs_overshoot_is_clipped(tmp_path, said):
+    sound = np.sign(sines(8000)) * 0.99
+    soundfile.write(tmp_path / "a.ogg", sound, 8000)
+    own = soundfile.read(tmp_path / "a.ogg")[0]
+    assert 1 < np.abs(own).max() < 2
+    assert np.abs(decode(tmp_path / "a.ogg", 8000, 1)[:, 0] - (own * EXACT).clip(-32767, 32767)).max() <= 0.51
+    assert not said.messages
+
+
+# ---------------------------------------------------------------- headers
+
+
+SOUND16 = np.round(sines(400) * 32767).astype("<i2")
+DATA = SOUND16.tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        wav(DATA + b"x"),
+        wav(DATA, len(DATA) + 1),
+        wav(DATA + b"x", len(DATA) + 1, b"\0" + LIST),
+        wav(DATA, tail=LIST),
+        wav(DATA, tail=b"\r\n"),
+        wav(DATA, 0),
+        wav(DATA, 2**32 - 1),
+        wav(DATA, 0x7FFFF000),
+        wav(DATA)[:4] + bytes(4) + wav(DATA)[8:],
+        wav(DATA)[:4] + b"\xff" * 4 + wav(DATA)[8:],
+    ],
+    ids=["odd", "odd and cut", "odd, filled up", "chunk", "junk", "size 0", "size -1", "sox", "RIFF 0", "RIFF -1"],
+)
+def test_a_whole_wav_with_an_odd_header(tmp_path, content):
+    (tmp_path / "a.wav").write_bytes(content)
+    assert decode(tmp_path / "a.wav", 8000, 1)[:, 0].tolist() == SOUND16.clip(-32767).tolist()
+
+
+def test_a_wav_that_lacks_a_sample_is_named_and_an_empty_one_has_none(tmp_path):
+    path = tmp_path / "a.wav"
+    for lacking in (1, 2, 3, 200):
+        path.write_bytes(wav(DATA)[:-lacking])
+        with pytest.raises(InputError, match=f"a.wav: expected 800 bytes of sound, as .*, found {800 - lacking}$"):
+            decode(path, 8000, 1)
+    path.write_bytes(wav(b"", tail=LIST))
+    with pytest.raises(InputError, match=r"a.wav: expected sound, found a clip without samples"):
+        decode(path, 8000, 1)
+
+
+def test_bw64_and_a_flac_of_unknown_length(tmp_path):
+    soundfile.write(tmp_path / "a.wav", SOUND16, 8000, "PCM_16", format="RF64")
+    (tmp_path / "a.wav").write_bytes(b"BW64" + (tmp_path / "a.wav").read_bytes()[4:])
+    assert decode(tmp_path / "a.wav", 8000, 1)[:, 0].tolist() == SOUND16.tolist()
+    soundfile.write(tmp_path / "a.flac", SOUND16, 8000, "PCM_16")
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(b"ID3\x03\0\0\0\0\0\x05abcde" + content)
+    assert decode(tmp_path / "a.flac", 8000, 1)[:, 0].tolist() == SOUND16.tolist()
+
+
+def test_two_ogg_files_in_one(tmp_path):
+    for name, samples in (("a", 8000), ("b", 4000)):
+        soundfile.write(tmp_path / f"{name}.ogg", sines(samples), 8000)
+    (tmp_path / "c.ogg").write_bytes((tmp_path / "a.ogg").read_bytes() + (tmp_path / "b.ogg").read_bytes())
+    with pytest.raises(InputError, match=r"c.ogg: expected one Ogg file, found 2 that were joined"):
+        decode(tmp_path / "c.ogg", 8000, 1)
+
+
+# ---------------------------------------------------------------- MP3
+
+
+def mp3(folder, sound, xing: bool, bit_rate: int | None = None) -> bytes:
+    path = write_by_pyav(folder / "made.mp3", sound, 44100, "libmp3lame", bit_rate=bit_rate, write_xing=str(int(xing)))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("loud_first", [True, False])
+@pytest.mark.parametrize("bit_rate", [None, 64_000])
+def test_an_mp3_without_a_count_is_read_to_its_end(tmp_path, loud_first, bit_rate):
+    """A guess from the first frame would be far off, either way."""
+    noise = 0.5 * np.random.default_rng(0).standard_normal(60000).clip(-1.9, 1.9)
+    sound = np.concatenate([noise, np.zeros(60000)] if loud_first else [np.zeros(60000), noise])
+    content = mp3(tmp_path, sound, False, bit_rate)
+    path = tmp_path / "a.mp3"
+    tag = b"ID3\x03\0\0\0\0\x08\x00" + bytes(1024)
+    for other in (content, tag + tag + content, content + b"TAG" + bytes(125)):
+        path.write_bytes(other)
+        found = decode(path, 44100, 1)[:, 0] / EXACT
+        assert 0 <= len(found) - len(sound) < 4000
+        first, last = found[3000:55000].std(), found[65000:-4000].std()
+        assert (first > 0.3 and last < 0.01) if loud_first else (first < 0.01 and last > 0.3)
+
+
+def test_an_mp3_with_a_count_is_whole_or_cut(tmp_path):
+    content, path = mp3(tmp_path, sines(60000, 44100), True), tmp_path / "a.mp3"
+    tag = b"ID3\x03\0\0\0\0\x08\x00" + bytes(1024)
+    for other in (content, tag + content, bytes(3000) + content, content + b"TAG" + bytes(125)):
+        path.write_bytes(other)
+        found = decode(path, 44100, 1)[:, 0]
+        assert len(found) == 60000
+        assert np.abs(found - sines(60000, 44100) * EXACT)[2000:-2000].max() < 3000
+    for share in (0.1, 0.5, 0.9):
+        path.write_bytes(content[: round(share * len(content))])
+        with pytest.raises(InputError, match=r"a.mp3: expected"):
+            decode(path, 44100, 1)
+
+
+# ---------------------------------------------------------------- rates
+
+
+@given(st.integers(1, 1_000_000), st.integers(1, 1_000_000), st.integers(1, 3000))
+def test_any_pair_of_rates_is_resampled_in_time(own, new, samples):
+    samples = max(1, min(samples, 2_000_000 * own // new))
+    began = time.perf_counter()
+    found = resampled(np.zeros((samples, 1), np.float32), own, new)
+    assert found.shape == (-(-samples * new // own), 1) and not found.any()
+    assert time.perf_counter() - began < 2
+
+
+RATES = st.one_of(st.integers(4000, 200_000), st.sampled_from([8000, 16000, 22050, 44100, 48000, 44101, 22254]))
+
+
+@given(RATES, RATES, st.floats(0.02, 0.25))
+def test_a_sine_keeps_its_pitch_level_and_phase(own, new, share):
+    pitch = share * min(own, new)
+    sound = 0.5 * np.sin(2 * np.pi * pitch * np.arange(own // 10) / own).astype(np.float32)
+    found = resampled(sound[:, None], own, new)[:, 0]
+    expected = 0.5 * np.sin(2 * np.pi * pitch * np.arange(len(found)) / new)
+    middle = slice(len(found) // 4, -len(found) // 4)
+    assert np.abs(found - expected)[middle].max() < 0.01
+
+
+# ---------------------------------------------------------------- several streams, other trouble
+
+
+def test_of_several_sounds_the_default_one(tmp_path):
+    for default in (0, 1):
+        path = tmp_path / f"{default}.mka"
+        with av.open(str(path), "w") as container:
+            streams = [container.add_stream("pcm_s16le", rate=8000, layout="mono") for _ in range(2)]
+            for i, stream in enumerate(streams):
+                stream.disposition = av.stream.Disposition.default if i == default else av.stream.Disposition.comment
+            for i, stream in enumerate(streams):
+                frame = av.AudioFrame.from_ndarray(np.full((1, 800), 1000 * (i + 1), np.int16), "s16", "mono")
+                frame.sample_rate, frame.pts = 8000, 0
+                container.mux([*stream.encode(frame), *stream.encode(None)])
+        assert set(decode(path, 8000, 1)[:, 0].tolist()) == {1000 * (default + 1)}
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError, OverflowError("far too long"), UnicodeError, RuntimeError, struct.error]
+)
+def test_every_error_of_a_decoder_names_the_file(tmp_path, monkeypatch, error):
+    (tmp_path / "a.wav").write_bytes(wav(DATA))
+
+    def fails(path):
+        raise error
+
+    monkeypatch.setattr(reading, "read_samples", fails)
+    with pytest.raises(InputError, match=r"a.wav: expected sound, found a file that cannot be decoded \(\S"):
+        decode(tmp_path / "a.wav", 8000, 1)
+
+
+@given(st.data())
+def test_a_damaged_header_is_read_or_named(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("a") / "a.wav"
+    content = bytearray(wav(DATA, channels=2))
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(4, 43))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        assert decode(path, 8000, 1).dtype == np.int16
+    except InputError as error:
+        assert str(error).startswith(f"{path}: expected ")
+
+
+def test_names_that_are_odd(tmp_path):
+    for name in (b"\xff.wav", "ä:b.m4a".encode(), b"a%03d.wav"):
+        path = tmp_path / os.fsdecode(name)
+        if path.suffix == ".wav":
+            path.write_bytes(wav(DATA))
+        else:
+            write_by_pyav(path, sines(8000), 8000, "alac")
+        assert len(decode(path, 8000, 1))

@@ -102,12 +102,22 @@ def write_sounds(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def write_by_pyav(
-    path: Path, sound: np.ndarray, rate: int, codec: str, form: str | None = None, **options: str
+    path: Path,
+    sound: np.ndarray,
+    rate: int,
+    codec: str,
+    form: str | None = None,
+    bit_rate: int | None = 128_000,
+    **options: str,
 ) -> Path:
     """Sound (T,) in [-1, 1] as a file of one stream, by PyAV; `options` are those of the container."""
     with av.open(str(path), "w", format=form, options=options) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
-        stream.bit_rate = 128_000
+        if bit_rate is None:  # as much as it takes
+            stream.options = {"q": "4"}
+            stream.codec_context.flags |= av.codec.context.Flags.qscale
+        else:
+            stream.bit_rate = bit_rate
         if codec in ("wavpack", "tta"):  # of whose formats 8 bits are the first
             stream.format = "s16" if codec == "tta" else "s16p"
         resampler = av.AudioResampler(stream.format, "mono", rate, stream.frame_size or 4096)
