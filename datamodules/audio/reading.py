@@ -88,8 +88,8 @@ def _by_pyav(path: str | Path) -> tuple[np.ndarray, int, bool]:
 def scaled(sound: np.ndarray, most: float, where: str) -> np.ndarray:
     """Sound that is scaled to [-1, 1] where floats reach beyond, each file by itself; one line says so.
 
-    Up to `MIXED`, as a sum of several sounds is, it is divided by its peak. Whole numbers, and what is beyond, were
-    never scaled: they are divided by the full scale of 16, 24 or 32 bits.
+    Up to `MIXED`, as a sum of several sounds is, it is divided by its peak. Whole numbers, and what is beyond, are
+    integers that were stored as floats: they are divided by the full scale of 16, 24 or 32 bits.
 
     Args:
         sound: any floats.
@@ -107,7 +107,7 @@ def scaled(sound: np.ndarray, most: float, where: str) -> np.ndarray:
     divisor, what = peak, "their peak"
     if peak > MIXED or (sound == sound.round()).all():
         full = next((2.0**bits for bits in (15, 23, 31) if peak <= 2.0**bits * 1.5), peak)
-        divisor, what = max(full, peak), f"{full:.0f}"
+        divisor, what = (full, f"{full:.0f}") if peak < full else (peak, "their peak")
     _say(f"found samples up to {{peak:g}}, where full scale is 1: files like it are divided by {what}", where, peak)
     return sound / np.float32(divisor)
 

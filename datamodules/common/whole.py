@@ -3,6 +3,7 @@
 A size that its writer left open, as one that writes to a pipe does, promises nothing.
 """
 
+import struct
 from pathlib import Path
 
 from PIL import Image
@@ -104,10 +105,18 @@ def _size_of_asf(path: Path) -> int:
     return 0 if is_live else int.from_bytes(about[24:32], "little")
 
 
+def _size_of_flv(path: Path) -> int:
+    """The bytes that the header of an FLV tells, as a float of 64 bits."""
+    with open(path, "rb") as file:
+        about = file.read(1 << 16).partition(b"\0\x08filesize\0")[2]
+    return int(struct.unpack(">d", about[:8])[0]) if len(about) >= 8 else 0
+
+
 # Of a format, what tells how many bytes its headers promise; 0 where they do not.
 STATED = {
     "asf": _size_of_asf,
     "avi": _size_of_riff,
+    "flv": _size_of_flv,
     "matroska,webm": _size_of_matroska,
     "mov,mp4,m4a,3gp,3g2,mj2": _size_of_mp4,
 }

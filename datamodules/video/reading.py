@@ -141,10 +141,20 @@ def _resized(
         scale = max(height / own[0], width / own[1]) / centre_crop
         scaled = [max(height, round(own[0] * scale)), max(width, round(own[1] * scale))]
     form = "rgb24" if channels == 3 else "gray"
-    small = reformatter.reformat(frame, scaled[1], scaled[0], form, interpolation=AVERAGED)
+    small = reformatter.reformat(_opaque(frame), scaled[1], scaled[0], form, interpolation=AVERAGED)
     picture = np.rot90(small.to_ndarray().reshape(*scaled, channels), turns)
     first = [
         min(max(int(share * whole - kept / 2), 0), whole - kept)
         for share, whole, kept in zip(centre, picture.shape, size, strict=False)
     ]
     return picture[first[0] : first[0] + size[0], first[1] : first[1] + size[1]]
+
+
+def _opaque(frame: Any) -> Any:
+    """A frame without transparency: what shows through is white, as in images."""
+    if not any(component.is_alpha for component in frame.format.components):
+        return frame
+    pixels = frame.to_ndarray(format="rgba").astype(np.uint16)
+    alpha = pixels[..., 3:]
+    mixed = (pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return av.VideoFrame.from_ndarray(mixed.astype(np.uint8), "rgb24")
