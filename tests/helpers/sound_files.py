@@ -1,5 +1,6 @@
 """Small files of sound, and sets of them in their true formats, for tests."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,28 @@ def write_by_pyav(
         for part in [*resampler.resample(frame), *resampler.resample(None), None]:
             container.mux(stream.encode(part))
     return path
+
+
+# ---------------------------------------------------------------- formats
+
+EXACT = 32768
+
+
+def sines(samples: int, rate: int = 8000) -> np.ndarray:
+    """(T,) of two pitches, within [-1, 1]."""
+    time = np.arange(samples) / rate
+    return (0.5 * np.sin(2 * np.pi * 440 * time) + 0.3 * np.sin(2 * np.pi * 1000 * time)).astype(np.float32)
+
+
+def wav(data: bytes, size: int | None = None, tail: bytes = b"", bits: int = 16, channels: int = 1) -> bytes:
+    """A WAV file by hand: its `data`, what its header says of their size, and what follows."""
+    block = channels * bits // 8
+    head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, channels, 8000, 8000 * block, block, bits)
+    body = head + b"data" + struct.pack("<I", len(data) if size is None else size) + data + tail
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+LIST = b"LIST" + struct.pack("<I", 18) + b"INFOISFT" + struct.pack("<I", 6) + b"abcde\0"
+
+SOUND16 = np.round(sines(400) * 32767).astype("<i2")
+DATA = SOUND16.tobytes()
