@@ -11,7 +11,9 @@ from datamodules.common.splits import ClassFolder, Split
 class AudioFolder(Audio):
     """A folder of sound files: `<split>/<class>/*`, or `<class>/*`, which is then split by seed.
 
-    docs/files.md says which files are read. The splits are called `train`, `val` (or `validation`, `valid`) and `test`. Without a validation folder, that split
+    docs/files.md says which files are read.
+
+    The splits are called `train`, `val` (or `validation`, `valid`) and `test`. Without a validation folder, that split
     is cut from train. The classes are the folders in train, sorted; the files may lie at any depth below.
 
     Args:
