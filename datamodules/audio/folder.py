@@ -5,4 +5,4 @@ from datamodules.common.folders import InFolders
 
 
 class AudioFolder(InFolders, Audio):
-    """A folder of sound files; `InFolders` says how they lie."""
+    """A folder of sound files; `InFolders` says how they lie, and docs/files.md which are read."""

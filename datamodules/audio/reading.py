@@ -1,29 +1,47 @@
 """Sound files decoded, brought to one sample rate and number of channels."""
 
-import re
+import logging
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 from torchaudio.transforms import Resample
 
+from datamodules.audio.sndfile import read_samples
 from datamodules.common.splits import Kind
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
 
-CLIPS = Kind("clips", (".wav", ".flac", ".ogg", ".mp3"), soundfile.SoundFile)
+log = logging.getLogger(__name__)
+
+# What libsndfile reads, and from .m4a on what PyAV reads.
+CLIPS = Kind(
+    "clips",
+    (
+        *(".wav", ".flac", ".ogg", ".mp3", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64"),
+        *(".rf64", ".bw64", ".wave", ".sph", ".mp2", ".mpga"),
+        *(".m4a", ".m4b", ".aac", ".wma", ".mka", ".weba", ".ac3", ".eac3", ".wv", ".tta"),
+    ),
+    soundfile.SoundFile,
+)
 FULL_SCALE = 32768
 SPEEDS = 33  # that a clip is played at, from the slowest to the fastest in even steps
-PAGE = 27 + 255 + 255 * 255  # bytes of the longest page of an Ogg file (RFC 3533)
 HIGHEST_RATE = 1_000_000  # Hz; a broken header promises billions, and resampling from there would eat all memory
+LONGEST = 2**31  # samples at the rate that is asked for
+KERNEL = 2**20  # values of torchaudio's largest kernel; that of 44101 to 16000 Hz would have 700 million
+STEP = 1000  # between the rates that soxr is given, at most
+MIXED = 128.0  # what sums of sound in [-1, 1] stay below; what is beyond has another scale
+OVERSHOT = 2.0  # what lossy codecs stay below that are given sound in [-1, 1]
 
 
 def decode(path: str | Path, sample_rate: int, channels: int) -> np.ndarray:
     """Decode a file: int16 (T, channels) at `sample_rate`.
 
-    Whatever its channels, mono is their mean, and stereo its first two, or its only one twice. What lies beyond full
-    scale is clipped.
+    Whatever its channels, mono is their mean, and stereo its first two, or its only one twice. Floats beyond [-1, 1]
+    are scaled as `scale_of` says.
 
     Raises:
         InputError: the file is absent, cannot be decoded, is cut short (where its format tells), or has no samples.
@@ -31,44 +49,103 @@ def decode(path: str | Path, sample_rate: int, channels: int) -> np.ndarray:
     if not Path(path).is_file():
         raise InputError(f"{path}: expected a sound file, found none")
     try:
-        with CLIPS.open(path) as file:
-            frames, own_rate, log, form = file.frames, file.samplerate, file.extra_info, file.format
-            sound = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise InputError(f"{path}: expected sound, found a file that cannot be decoded ({error})") from error
-    # libsndfile corrects a wav's header that promises more than there is, in its log alone. Where it promises all that
-    # fits into 32 bits, or half of that, the writer could not go back to fill it in, and the end is the end.
-    short = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if short and int(short[1]) < 0x7FFFF000:
-        raise InputError(f"{path}: expected {short[1]} bytes of sound, as its header says, found {short[2]}")
-    if len(sound) < frames:
-        raise InputError(f"{path}: expected {frames} samples, as its header says, found {len(sound)}")
-    if form == "OGG" and _ends_in_a_page(Path(path)):
-        raise InputError(f"{path}: expected a whole Ogg file, found one that is cut short")
-    if own_rate > HIGHEST_RATE:
-        raise InputError(f"{path}: expected a sample rate up to {HIGHEST_RATE} Hz, found {own_rate}")
+        sound, own_rate, is_float = read_samples(Path(path)) or _by_pyav(path)
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise errors of many kinds
+        found = f"a file that cannot be decoded ({error or type(error).__name__})"
+        raise InputError(f"{path}: expected sound, found {found}") from error
+    rates = f"a sample rate up to {HIGHEST_RATE} Hz"
+    require(1 <= own_rate <= HIGHEST_RATE, str(path), rates, own_rate)
     if not len(sound):
         raise InputError(f"{path}: expected sound, found a clip without samples")
-    if not np.isfinite(sound).all():
-        raise InputError(f"{path}: expected finite samples, found NaN or infinity")
+    if len(sound) * sample_rate > LONGEST * own_rate:
+        raise InputError(f"{path}: expected up to {LONGEST} samples, found {len(sound)} at {own_rate} Hz")
+    sound = scaled(sound, 1.0 if is_float else OVERSHOT, str(path))
 
     if channels == 1:
         sound = sound.mean(1, keepdims=True)
     else:
         sound = sound[:, :channels] if sound.shape[1] >= channels else sound[:, :1].repeat(channels, 1)
-    if own_rate != sample_rate:
-        sound = _resampler(own_rate, sample_rate)(torch.from_numpy(sound.T.copy())).numpy().T
+    return to_int16(resampled(sound, own_rate, sample_rate))
+
+
+def _by_pyav(path: str | Path) -> tuple[np.ndarray, int, bool]:
+    """What `read_samples` cannot read."""
+    from datamodules.common.containers import chosen, frames, join_sound, opened, times  # which take PyAV
+
+    with opened(path, "sound") as container:
+        stream = chosen(container, "audio")
+        if stream is None:
+            raise InputError(f"{path}: expected sound, found a file without")
+        is_float = stream.codec_context.name.startswith("pcm_f")
+        sound, rate, _ = join_sound(times(frames(container, stream, str(path)), 0.0), "flt")
+        if container.format.name.startswith("mov") and stream.duration:  # the last packet of a codec is filled up
+            sound = sound[: ceil(stream.duration * stream.time_base * rate)]
+    return sound, rate, is_float
+
+
+def scaled(sound: np.ndarray, most: float, where: str) -> np.ndarray:
+    """Sound that is scaled to [-1, 1] where floats reach beyond, each file by itself; one line says so.
+
+    Up to `MIXED`, as a sum of several sounds is, it is divided by its peak. Whole numbers, and what is beyond, are
+    integers that were stored as floats: they are divided by the full scale of 16, 24 or 32 bits.
+
+    Args:
+        sound: any floats.
+        most: up to here it is left as it is; `to_int16` clips it.
+        where: the file, for messages.
+
+    Raises:
+        InputError: a value is not finite.
+    """
+    peak = float(np.abs(sound).max())
+    if not np.isfinite(peak):
+        raise InputError(f"{where}: expected finite samples, found NaN or infinity")
+    if peak <= most:
+        return sound
+    divisor, what = peak, "their peak"
+    if peak > MIXED or (sound == sound.round()).all():
+        full = next((2.0**bits for bits in (15, 23, 31) if peak <= 2.0**bits * 1.5), peak)
+        divisor, what = (full, f"{full:.0f}") if peak < full else (peak, "their peak")
+    _say(f"found samples up to {{peak:g}}, where full scale is 1: files like it are divided by {what}", where, peak)
+    return sound / np.float32(divisor)
+
+
+_said: set[str] = set()
+
+
+def _say(sentence: str, where: str, peak: float) -> None:
+    """Log a sentence once for all files alike."""
+    if sentence not in _said:
+        _said.add(sentence)
+        log.warning(f"{where}: {sentence.format(peak=peak)}")
+
+
+def to_int16(sound: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] as int16; what is beyond is clipped."""
     return (sound * FULL_SCALE).round().clip(1 - FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def _ends_in_a_page(path: Path) -> bool:
-    """Whether an Ogg file is cut short: of what is before the end of its last page libsndfile says nothing."""
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - PAGE))
-        rest = file.read()
-    page = rest[rest.rfind(b"OggS") :]
-    lengths = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    return len(page) < 27 or len(page) < 27 + page[26] + sum(lengths)
+def resampled(sound: np.ndarray, own_rate: int, sample_rate: int) -> np.ndarray:
+    """Sound (T, C) at another rate: (ceil(T * sample_rate / own_rate), C).
+
+    By torchaudio; where its kernel would be too large, as for rates without a common divisor, by soxr.
+    """
+    if own_rate == sample_rate:
+        return sound
+    common = np.gcd(own_rate, sample_rate)
+    own, new = own_rate // common, sample_rate // common
+    width = ceil(6 * own / (0.99 * min(own, new)))  # torchaudio's defaults: 6 zero crossings, 0.99 of the lower rate
+    if new * (own + 2 * width) <= KERNEL:
+        return _resampler(own_rate, sample_rate)(torch.from_numpy(sound.T.copy())).numpy().T
+    length = -(-len(sound) * new // own)
+    behind = np.zeros((own // new + 1, sound.shape[1]), sound.dtype)  # soxr rounds down, torchaudio up
+    sound = np.concatenate([sound, behind])
+    # In two steps where rates are far apart: in one soxr takes minutes.
+    for rate in (own * STEP, new) if new > STEP * own else (new * STEP, new) if own > STEP * new else (new,):
+        sound, own = soxr.resample(sound, own, rate), rate
+    return sound[:length]
 
 
 @lru_cache

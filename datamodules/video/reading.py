@@ -3,9 +3,6 @@
 Time 0 is the file's own, where its first stream begins. Legend: T pictures or samples, H height, W width, C channels.
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -13,13 +10,20 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image
 
-from datamodules.audio.reading import piece
+from datamodules.audio.reading import piece, scaled, to_int16
+from datamodules.common.containers import begin_of, chosen, frames, join_sound, length, opened, times
 from datamodules.common.splits import Kind
 from perceiver_lightning.errors import InputError
 
-VIDEOS = Kind("videos", (".mp4", ".webm", ".avi", ".gif", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg"), av.open)
+VIDEOS = Kind(
+    "videos",
+    (
+        *(".mp4", ".webm", ".avi", ".gif", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp"),
+        *(".3g2", ".ts", ".mts", ".m2ts", ".ogv", ".vob", ".f4v"),
+    ),
+    av.open,
+)
 
 # Of all pixels that become one, and each with a colour of its own, where FFmpeg would give it to two.
 AVERAGED = av.video.reformatter.Interpolation.AREA | av.video.reformatter.Interpolation.FULL_CHR_H_INT
@@ -50,9 +54,10 @@ def decode_pictures(
         InputError: the file is absent, cannot be decoded, or ends before its header says.
     """
     kept: list[np.ndarray] = []
-    with _opened(path) as (container, zero):
-        stream = next(iter(container.streams.video), None)
+    with opened(path, "a video") as container:
+        stream = chosen(container, "video")
         if stream is None:
+            _require_some(path, container)
             return np.empty((0, *size, channels), np.uint8)
         resize = partial(
             _resized,
@@ -71,11 +76,11 @@ def decode_pictures(
             if missing > 0:
                 kept.extend([resize(current)] * missing)
 
-        for frame in _frames(container, stream, str(path)):
-            time = (frame.time or 0.0) - zero
+        lasts = float(1 / (stream.average_rate or 25))  # of a picture that does not say
+        for time, frame in times(frames(container, stream, str(path)), begin_of(container), lasts):
             if current is not None:  # the first one stands for what is before it, too
                 keep_until(time)
-            current, end = frame, time + _length(frame, stream)
+            current, end = frame, time + length(frame, lasts)
         if current is not None:
             keep_until(max(end, 1 / fps))
     return np.stack(kept) if kept else np.empty((0, *size, channels), np.uint8)
@@ -94,91 +99,29 @@ def decode_sound(path: str | Path, sample_rate: int, channels: int) -> np.ndarra
     Raises:
         InputError: the file is absent, cannot be decoded, or ends before its header says.
     """
-    with _opened(path) as (container, zero):
-        stream = next(iter(container.streams.audio), None)
+    with opened(path, "a video") as container:
+        stream = chosen(container, "audio")
         if stream is None:
+            _require_some(path, container)
             return np.empty((0, channels), np.int16)
-        resampler = av.AudioResampler("s16", "mono" if channels == 1 else "stereo", sample_rate)
-        parts: list[np.ndarray] = []
-        before: int | None = None
-        for frame in _frames(container, stream, str(path)):
-            before = round(((frame.time or 0.0) - zero) * sample_rate) if before is None else before
-            parts += [part.to_ndarray() for part in resampler.resample(frame)]
-        if before is None:
-            return np.empty((0, channels), np.int16)
-        parts += [part.to_ndarray() for part in resampler.resample(None)]
-    sound = np.concatenate(parts, 1).reshape(-1, channels)
+        is_float = stream.codec_context.name.startswith("pcm_f")
+        sound, _, begin = join_sound(
+            times(frames(container, stream, str(path)), begin_of(container)),
+            "flt" if is_float else "s16",
+            "mono" if channels == 1 else "stereo",
+            sample_rate,
+        )
+    if not len(sound):
+        return np.empty((0, channels), np.int16)
+    if is_float:
+        sound = to_int16(scaled(sound, 1.0, str(path)))
+    before = round(begin * sample_rate)
     return piece(sound, -before, len(sound) + before)
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[Any, float]]:
-    """The file and its time 0; what goes wrong while it is read becomes an InputError that names it."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: expected a video, found no file")
-    try:
-        options: dict[str, Any] = {"metadata_errors": "ignore"}  # PyAV's own stubs leave it out
-        with av.open(os.fspath(path), **options) as container:
-            if not (container.streams.video or container.streams.audio):
-                raise InputError(f"{path}: expected a video, found neither pictures nor sound")
-            _check_whole(Path(path), container.format.name)
-            yield container, (container.start_time or 0) / av.time_base
-    except av.FFmpegError as error:
-        raise InputError(f"{path}: expected a video, found a file that cannot be decoded ({error})") from error
-
-
-def _check_whole(path: Path, form: str) -> None:
-    """InputError if a GIF or AVI is cut short, of which FFmpeg takes what is left for all that there was."""
-    if form == "gif":
-        try:
-            with Image.open(path) as image:
-                image.seek(getattr(image, "n_frames", 1) - 1)
-                image.load()
-        except Exception as error:  # of many kinds, as the place of the cut may be
-            raise InputError(f"{path}: expected a whole GIF, found one that is cut short ({error})") from error
-    if form == "avi":
-        end, size = 0, path.stat().st_size
-        with open(path, "rb") as file:
-            while end < size and file.read(4) == b"RIFF":
-                length = int.from_bytes(file.read(4), "little")
-                if length >= 2**31:  # left so by a writer that could not go back
-                    return
-                end += 8 + length + length % 2
-                file.seek(end)
-        if size < end - 8:  # some writers count these, too
-            raise InputError(f"{path}: expected {end} bytes, as its header says, found {size}")
-
-
-def _frames(container: Any, stream: Any, where: str) -> Iterator[Any]:
-    """All frames of a stream; afterwards InputError if the whole file ended before its header says.
-
-    Only the file as a whole can tell: one of its streams may end before the others. Headers are a few frames off, so
-    a file may lack two packets (0.1 to 2 s) and a twentieth of its length unnoticed. Of an AVI FFmpeg guesses the
-    length: see `_check_whole`.
-    """
-    stream.codec_context.thread_count = 1  # files are decoded side by side instead
-    begin, end, longest = None, 0.0, 0.05
-    for packet in container.demux():
-        stamp = packet.dts if packet.pts is None else packet.pts
-        if stamp is not None and packet.time_base is not None:
-            begin = float(stamp * packet.time_base) if begin is None else begin
-            lasts = float((packet.duration or 0) * packet.time_base)
-            end = max(end, float(stamp * packet.time_base) + lasts)
-            if packet.stream.type in ("video", "audio"):
-                longest = max(longest, min(lasts, 1.0))
-        if packet.stream is stream:
-            yield from packet.decode()
-    promised = (container.duration or 0) / av.time_base
-    found = end - min(begin or 0.0, 0.0)
-    if found < 0.95 * promised - 2 * longest and container.format.name != "avi":
-        raise InputError(f"{where}: expected {promised:.2f} s of video, as its header says, found {found:.2f} s")
-
-
-def _length(frame: Any, stream: Any) -> float:
-    """Seconds for which a frame is shown."""
-    if frame.duration:
-        return float(frame.duration * frame.time_base)
-    return float(1 / (stream.average_rate or 25))
+def _require_some(path: str | Path, container: Any) -> None:
+    if not (container.streams.video or container.streams.audio):
+        raise InputError(f"{path}: expected a video, found neither pictures nor sound")
 
 
 def _resized(
@@ -198,10 +141,20 @@ def _resized(
         scale = max(height / own[0], width / own[1]) / centre_crop
         scaled = [max(height, round(own[0] * scale)), max(width, round(own[1] * scale))]
     form = "rgb24" if channels == 3 else "gray"
-    small = reformatter.reformat(frame, scaled[1], scaled[0], form, interpolation=AVERAGED)
+    small = reformatter.reformat(_opaque(frame), scaled[1], scaled[0], form, interpolation=AVERAGED)
     picture = np.rot90(small.to_ndarray().reshape(*scaled, channels), turns)
     first = [
         min(max(int(share * whole - kept / 2), 0), whole - kept)
         for share, whole, kept in zip(centre, picture.shape, size, strict=False)
     ]
     return picture[first[0] : first[0] + size[0], first[1] : first[1] + size[1]]
+
+
+def _opaque(frame: Any) -> Any:
+    """A frame without transparency: what shows through is white, as in images."""
+    if not any(component.is_alpha for component in frame.format.components):
+        return frame
+    pixels = frame.to_ndarray(format="rgba").astype(np.uint16)
+    alpha = pixels[..., 3:]
+    mixed = (pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return av.VideoFrame.from_ndarray(mixed.astype(np.uint8), "rgb24")

@@ -1,8 +1,10 @@
 """Small files of sound, and sets of them in their true formats, for tests."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import soundfile
 
@@ -98,3 +100,55 @@ def write_sounds(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         return {"root": folder, "val_fraction": 0.25}
     {"FSDD": write_fsdd, "SpeechCommands": write_speech_commands}[name](folder)
     return {"root": folder, "val_fraction": 0.25}
+
+
+def write_by_pyav(
+    path: Path,
+    sound: np.ndarray,
+    rate: int,
+    codec: str,
+    form: str | None = None,
+    bit_rate: int | None = 128_000,
+    **options: str,
+) -> Path:
+    """Sound (T,) in [-1, 1] as a file of one stream, by PyAV; `options` are those of the container."""
+    with av.open(str(path), "w", format=form, options=options) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        if bit_rate is None:  # as much as it takes
+            stream.options = {"q": "4"}
+            stream.codec_context.flags |= av.codec.context.Flags.qscale
+        else:
+            stream.bit_rate = bit_rate
+        if codec in ("wavpack", "tta"):  # of whose formats 8 bits are the first
+            stream.format = "s16" if codec == "tta" else "s16p"
+        resampler = av.AudioResampler(stream.format, "mono", rate, stream.frame_size or 4096)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None], np.float32), "flt", "mono")
+        frame.sample_rate, frame.pts = rate, 0
+        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            container.mux(stream.encode(part))
+    return path
+
+
+# ---------------------------------------------------------------- formats
+
+EXACT = 32768
+
+
+def sines(samples: int, rate: int = 8000) -> np.ndarray:
+    """(T,) of two pitches, within [-1, 1]."""
+    time = np.arange(samples) / rate
+    return (0.5 * np.sin(2 * np.pi * 440 * time) + 0.3 * np.sin(2 * np.pi * 1000 * time)).astype(np.float32)
+
+
+def wav(data: bytes, size: int | None = None, tail: bytes = b"", bits: int = 16, channels: int = 1) -> bytes:
+    """A WAV file by hand: its `data`, what its header says of their size, and what follows."""
+    block = channels * bits // 8
+    head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, channels, 8000, 8000 * block, block, bits)
+    body = head + b"data" + struct.pack("<I", len(data) if size is None else size) + data + tail
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+LIST = b"LIST" + struct.pack("<I", 18) + b"INFOISFT" + struct.pack("<I", 6) + b"abcde\0"
+
+SOUND16 = np.round(sines(400) * 32767).astype("<i2")
+DATA = SOUND16.tobytes()

@@ -58,6 +58,21 @@ def write_clip(
     return path
 
 
+def write_pictures(
+    path: Path, pictures: np.ndarray, codec: str, pixels: str, fps: int = 10, form: str | None = None, **options: str
+) -> Path:
+    """A file of pictures (T, H, W, 3) alone; `options` are those of the codec."""
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=fps, options=options)
+        stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], pixels
+        for i, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixels)
+            frame.pts, frame.time_base = i, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def write_folder(
     folder: Path, count: int = 4, suffix: str = ".mp4", sound: bool = True, frames: int = 10, vary: int = 3
 ) -> None:
