@@ -5,6 +5,8 @@ A failing test here says that a library has changed; `perceiver_lightning/privat
 
 import ast
 import csv
+import os
+import signal
 import typing
 from pathlib import Path
 from threading import RLock
@@ -15,6 +17,7 @@ import torch
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
@@ -200,6 +203,29 @@ def test_rates_of_a_schedule_can_be_set():
     assert schedule.get_last_lr() == [0.25]
 
 
+def test_started_processes_are_handed_over_and_sigterm_can_be_handled(tmp_path, monkeypatch):
+    launchers = private.subprocess_script
+    monkeypatch.setattr(launchers, "_launch_process_observer", None)
+    seen = []
+    private.observe_children_with(seen.append)
+    launcher = launchers._SubprocessScriptLauncher(SimpleNamespace(creates_processes_externally=False), 2, 1)
+    launcher.cluster_environment.validate_settings = lambda **_: None
+    monkeypatch.setattr(launcher, "_call_children_scripts", lambda: launcher.procs.append("child"))
+    monkeypatch.setattr(launchers, "_set_num_threads_if_needed", lambda **_: None)
+    assert launcher.launch(lambda: 5) == 5 and seen == [["child"]]
+
+    class Terminate(Callback):
+        def setup(self, trainer, pl_module, stage):
+            private.handle_sigterm(trainer, lambda *_: seen.append("handled") or private.notice_sigterm(trainer))
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SIGTERMException):
+        fit(tmp_path, Terminate(), enable_checkpointing=False)
+    assert seen[1:] == ["handled"]
+
+
 def test_storages_have_keys_on_the_meta_device_too():
     one, other = (torch.empty(4, device="meta") for _ in range(2))
     key = private.storage_key(one.untyped_storage())
@@ -314,7 +340,9 @@ def private_names(file: Path) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
             where = ast.unparse(node)
-            is_own = node.attr in own or where.startswith("torch.ops.") or node.attr == "_replace"  # of a named tuple
+            is_own = (
+                node.attr in own or where.startswith("torch.ops.") or where == "os._exit" or node.attr == "_replace"
+            )  # of a named tuple
             found += [] if is_own else [f"{file.relative_to(HOME)}: {where}"]
         if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("torch.utils._"):
             names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]

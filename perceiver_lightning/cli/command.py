@@ -86,7 +86,7 @@ def main(args: list[str] | None = None) -> "CLI":
                     return CLI([arg for arg in args if arg != "--debug"])
                 except Exception as error:
                     if (status := failed_before(error)) is not None:  # which has said why
-                        leave(status)
+                        leave(status, after_another=True)
                     raise
         except InputError as error:
             if debug:

@@ -16,8 +16,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from subprocess import Popen
-from typing import Any, NoReturn
+from typing import NoReturn
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -46,10 +47,7 @@ def ending_together() -> Iterator[None]:
     os.environ[FIRST] = os.path.join(tempfile.gettempdir(), f"perceiver-{uuid.uuid4()}")
     try:
         yield
-    except BaseException as error:
-        until = time.monotonic() + SECONDS
-        while failed_before(error) and time.monotonic() < until and not any(child.poll() for child in children):
-            time.sleep(0.1)  # what failed before may still have to say why
+    except BaseException:
         for child in children:
             child.kill()
             child.wait()
@@ -82,8 +80,14 @@ def status_of(error: BaseException) -> int:
     return next((status for kind, status in statuses.items() if isinstance(error, kind)), 1)
 
 
-def leave(status: int) -> NoReturn:
-    """End the process; one that was started does not wait for what others may never send."""
+def leave(status: int, after_another: bool = False) -> NoReturn:
+    """End the process, perhaps after another that failed before, which may still have to say why.
+
+    One that was started does not wait for what others may never send.
+    """
+    until = time.monotonic() + SECONDS
+    while after_another and children and time.monotonic() < until and not any(child.poll() for child in children):
+        time.sleep(0.1)
     if is_started():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -102,11 +106,12 @@ class Together(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Wait for no other process, as to save a checkpoint; it may be waiting elsewhere, or be gone."""
         failed_before(exception)
-        if trainer.world_size > 1:
-            strategy: Any = trainer.strategy
-            strategy.barrier = lambda *_, **__: None
-            strategy.broadcast = lambda value, *_, **__: value
-            strategy.reduce_boolean_decision = lambda decision, *_, **__: decision
+        if is_started():  # whatever else hangs now
+            timer = threading.Timer(SECONDS, os._exit, [status_of(exception)])
+            timer.daemon = True
+            timer.start()
+        if trainer.world_size > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _watch_parent(parent: int) -> None:

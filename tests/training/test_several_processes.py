@@ -95,3 +95,27 @@ def test_predictions_come_once_and_in_order(tmp_path):
                 trainer.predict(task, data, return_predictions=False)
         assert (tmp_path / "1.csv").read_text() == (tmp_path / "2.csv").read_text()
         assert (tmp_path / "2.csv").read_text().count("\n") == 1 + examples
+
+
+class OneSided(DataModule):
+    """Every other example has no sound, so that one of two ranks has a batch without any."""
+
+    def __init__(self) -> None:
+        parts = {name: {"channels": 1, "resolution": [3]} for name in ("picture", "sound")}
+        super().__init__(parts, batch_size=1, num_classes=2)
+
+        def example(i: int) -> dict:
+            names = ["picture", "sound"][: 1 + i % 2]
+            return {"inputs": {name: {"content": torch.ones(3, 1)} for name in names}, "labels": i % 2}
+
+        self.train_set = self.val_set = [example(i) for i in range(7)]
+
+
+@pytest.mark.parametrize("fusion", ["early", "late"])
+def test_a_rank_whose_batch_lacks_a_modality_trains(tmp_path, fusion):
+    data = OneSided()
+    task = ClassificationTask(data.modalities, **data.facts, **SMALL, fusion=fusion)
+    with without_hints():
+        trainer = trainer_of(2, tmp_path, max_epochs=2)
+        trainer.fit(task, data)
+    assert trainer.callback_metrics["val/loss"] > 0

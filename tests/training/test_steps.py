@@ -1,5 +1,6 @@
 """Trainings that go on after something has changed: the share of the training decides the learning rate."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -115,6 +116,24 @@ def test_an_average_of_weights_is_said_to_count_steps(tmp_path, capsys):
     fit(tmp_path, 6, callbacks=[StopAfter(2), EMAWeightAveraging()])
     fit(tmp_path, 3, tmp_path / "last.ckpt", callbacks=[EMAWeightAveraging()])
     assert "share of the training; the average of the weights counts steps as before\n" in capsys.readouterr().out
+
+
+class Write(Callback):
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer, pl_module):
+        self.path.write_text(json.dumps([trainer.global_step, pl_module.rates]))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_two_processes_go_on_with_what_one_began(tmp_path):
+    fit(tmp_path, 6, callbacks=[StopAfter(2)])
+    written = tmp_path / "rates.json"
+    options = {"devices": 2, "strategy": "ddp_fork", "callbacks": [Write(written)]}
+    fit(tmp_path, 6, tmp_path / "last.ckpt", **options)
+    assert json.loads(written.read_text()) == [18, shares(0.5, 12)]
 
 
 def test_a_warm_up_goes_on_too(tmp_path):
