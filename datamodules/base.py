@@ -185,7 +185,8 @@ class DataModule(LightningDataModule):
 
     def found(self, stage: str) -> str:
         """What `setup` has found, in words: how many examples in each split of a stage, and what was left out."""
-        counts = [f"{len(getattr(self, f'{split}_set')):,} in {split}" for split in STAGE_SPLITS[stage]]
+        sets = {split: getattr(self, f"{split}_set") for split in STAGE_SPLITS[stage]}
+        counts = [f"{len(found or ()):,} in {split}" for split, found in sets.items()]
         left_out = in_words(self.left_out(stage))
         return ", ".join(counts) + (f"; left out: {left_out}" if left_out else "")
 
