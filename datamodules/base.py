@@ -58,7 +58,6 @@ stage breaks the contract, `check_batch` says so in one sentence.
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +182,9 @@ class DataModule(LightningDataModule):
             worker_init_fn=pl_worker_init_function,
         )
 
-    def found(self, stage: str) -> str:
-        """What `setup` has found, in words: how many examples in each split of a stage, and what was left out."""
-        sets = {split: getattr(self, f"{split}_set") for split in STAGE_SPLITS[stage]}
-        counts = [f"{len(found or ()):,} in {split}" for split, found in sets.items()]
-        left_out = in_words(self.left_out(stage))
-        return ", ".join(counts) + (f"; left out: {left_out}" if left_out else "")
+    def found(self, stage: str) -> dict[str, int]:
+        """How many examples `setup` has found for each split of a stage."""
+        return {split: len(getattr(self, f"{split}_set") or ()) for split in STAGE_SPLITS[stage]}
 
     def left_out(self, stage: str) -> Counter[str]:
         """What lies beside the examples of a stage and is not read: each kind, and how many; empty if not known."""
@@ -216,13 +212,6 @@ class DataModule(LightningDataModule):
             check_batch(batch, self.modalities)
             self._checked.add(stage)
         return batch
-
-
-def in_words(counts: Mapping[str, int]) -> str:
-    """Counts of kinds in one line, the most first: "300 .jpg, 20 .png"."""
-    return ", ".join(
-        f"{count:,} {kind}" for kind, count in sorted(counts.items(), key=lambda kind: (-kind[1], kind[0]))
-    )
 
 
 def check_modalities(modalities: Any) -> None:

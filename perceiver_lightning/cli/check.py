@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from datamodules.base import in_words
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.training.progress import in_words
 
 SHOWN = 10  # pairs of equal files
 PIECE = 1 << 20  # bytes that are read at a time

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
@@ -27,13 +28,22 @@ def counted(trainer: Trainer) -> str:
     return f"{trainer.current_epoch + 1:>{len(last)}}{'/' if last else ''}{last}"
 
 
+def in_words(counts: Mapping[str, int]) -> str:
+    """Counts of kinds in one line, the most first: "300 .jpg, 20 .png"."""
+    return ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(counts.items(), key=lambda kind: (-kind[1], kind[0]))
+    )
+
+
 class DataLine(Callback):
     """One line on stderr at the start: how many examples each split has, and what was left out."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Print it; the datamodule's own `setup` has been called."""
         if trainer.is_global_zero and hasattr(data := trainer.datamodule, "found"):  # type: ignore[attr-defined]
-            print(f"data: {data.found(stage)}", file=sys.stderr, flush=True)
+            counts = ", ".join(f"{count:,} in {split}" for split, count in data.found(stage).items())
+            left_out = in_words(data.left_out(stage))
+            print(f"data: {counts}{'; left out: ' if left_out else ''}{left_out}", file=sys.stderr, flush=True)
 
 
 class EpochLines(Callback):
