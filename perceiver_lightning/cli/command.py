@@ -42,6 +42,7 @@ from perceiver_lightning.cli.reports import (
 from perceiver_lightning.cli.resume import Memory, read_checkpoint
 from perceiver_lightning.cli.summary import SummaryTrainer
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.names import print_any_name
 from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
 from perceiver_lightning.tasks import PerceiverTask
 from perceiver_lightning.training.checkpoints import BestAndLast, ConfigWins, KeepConfig
@@ -74,6 +75,7 @@ def main(args: list[str] | None = None) -> "CLI":
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     keep_freed_memory()
+    print_any_name()
     for name in ("pytorch_lightning", "lightning_fabric"):  # tips, devices, seeds: the run's first line says more
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
     with without_hints():
@@ -126,8 +128,10 @@ class CLI(OpenCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, the callbacks with their defaults, and the facts that go from the data to the model."""
         task = self.command.task or PerceiverTask
-        parser.add_argument("--name", default="perceiver", help="The run is kept in <runs_dir>/<name>/version_k.")
-        parser.add_argument("--runs_dir", default="runs", help="The folder of all runs.")
+        parser.add_argument(
+            "--name", type=str, default="perceiver", help="The run is kept in <runs_dir>/<name>/version_k."
+        )
+        parser.add_argument("--runs_dir", type=str, default="runs", help="The folder of all runs.")
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.add_lightning_class_args(Patience, "early_stopping")
         parser.add_lightning_class_args(Measures, "measures")
@@ -147,8 +151,12 @@ class CLI(OpenCLI):
     def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """Where `predict` writes."""
         if subcommand == "predict":
-            parser.add_argument("--output", default=None, help="CSV file; predictions.csv of the run if not given.")
-            parser.add_argument("--explain", metavar="FOLDER", help="Also draw where the model looks, in 32 examples.")
+            parser.add_argument(
+                "--output", type=str, default=None, help="CSV file; predictions.csv of the run if not given."
+            )
+            parser.add_argument(
+                "--explain", type=str, metavar="FOLDER", help="Also draw where the model looks, in 32 examples."
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; Lightning's own warns of arguments in sys.argv."""

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from perceiver_lightning.names import shown
 from perceiver_lightning.training.explain import figures, first_rows
 from perceiver_lightning.training.measures import FACTS_FILE
 from perceiver_lightning.training.wandb_logger import Wandb, logger_of
+from perceiver_lightning.yaml_text import load
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class WandbReport(Callback):
         logger, folder = logger_of(trainer), trainer.log_dir
         if logger is None or self.told or not trainer.is_global_zero or not folder:
             return
-        config = yaml.safe_load((Path(folder) / "config.yaml").read_text())
+        config = load((Path(folder) / "config.yaml").read_text(encoding="utf-8"))
         facts = json.loads((Path(folder) / FACTS_FILE).read_text())
         logger.experiment.config.update({**config, "facts": facts}, allow_val_change=True)
         self.told = True
@@ -149,7 +150,8 @@ def log_worst(logger: Wandb, rows: Sequence[Mapping[str, Any]], step: int) -> No
     def cell(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return wandb.Image(value)
-        return ", ".join(map(str, value)) if isinstance(value, list) else value
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        return shown(text) if isinstance(text, str) else text
 
     columns: Any = list(rows[0])
     table = wandb.Table(columns=columns, data=[[cell(row[key]) for key in columns] for row in rows])
