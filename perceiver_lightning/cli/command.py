@@ -14,6 +14,7 @@ unless `--name` or `--runs_dir` asks for another; validate, test and predict wri
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -260,7 +261,7 @@ class CLI(OpenCLI):
             return super().run_subcommand(subcommand)
         is_kept = not self.config[subcommand].trainer.fast_dev_run
         speaks = self.trainer.is_global_zero and is_kept
-        is_new = not self.run.exists()
+        is_new = not os.path.exists(self.run)
         if speaks and subcommand == "fit" and self.memory.run is None:
             self.run, is_new = self.run_logger.reserve(), True
         for logger in self.trainer.loggers:

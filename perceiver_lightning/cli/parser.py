@@ -1,6 +1,7 @@
 """The parser, what must be known of a command before it is parsed, and what is checked after."""
 
 import argparse
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -153,7 +154,8 @@ def check_settings(config: Any) -> None:
     if (patience := config.get("early_stopping.patience") or 0) < 0:
         raise InputError(f"early_stopping.patience: expected 0 or more validations, found {patience}")
     for key in ("name", "runs_dir"):
-        require(isinstance(config[key], str) and "\0" not in config[key], key, "text", as_yaml(config[key]))
+        is_path = isinstance(config[key], str) and not re.search("://|::|\0", config[key])  # of fsspec, not a folder
+        require(is_path, key, "the name of a folder, without :: and ://", as_yaml(config[key]))
     if (name := PurePath(config.name)).is_absolute() or not name.parts or ".." in name.parts:
         raise InputError(f"name: expected the name of a folder in runs_dir, found {as_yaml(config.name)}")
     for key in ("model", "data"):

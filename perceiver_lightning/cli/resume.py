@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import LightningModule
 
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.names import shown
 from perceiver_lightning.yaml_text import load_config
 
 
@@ -43,7 +44,11 @@ def read_checkpoint(path: str) -> Memory:
     if not os.path.isfile(path):
         raise InputError(f"--ckpt_path: expected a checkpoint, found no file {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if shown(path) == path:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        else:  # torch opens no name itself that is not UTF-8
+            with open(path, "rb") as file:
+                checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise InputError(f"--ckpt_path: expected a checkpoint, found another or a broken file in {path}") from error
     wanted = {"state_dict", "loops", "pytorch-lightning_version"}

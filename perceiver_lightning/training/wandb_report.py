@@ -119,6 +119,8 @@ def picture(inputs: Any, row: int) -> Any:
     for part in inputs.values():
         content = part["content"][row]
         if content.ndim == 3 and content.shape[-1] in (1, 3):
+            if "mask" in part:
+                content = content.masked_fill(~part["mask"][row][..., None], 0)
             content = content.float() - content.min()
             return (255 * content / content.max().clamp_min(1e-12)).byte().cpu().numpy()
     return None
