@@ -26,6 +26,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from perceiver_lightning.analysis.runs import read_run, summary_table
@@ -163,6 +164,9 @@ class CLI(OpenCLI):
         """Parse; Lightning's own warns of arguments in sys.argv."""
         parsers = map(self.subcommand_parser, self.subcommands())
         Parser.keys = {action.dest for subparser in parsers for action in actions(subparser)}
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            for line in self.command.lines:
+                print(line, file=sys.stderr)
         self.config = parser.parse_args(self.command.args)
 
     def set_seed(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_args
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
+from perceiver_lightning.cli.carried import carry_all, class_of, forgotten
 from perceiver_lightning.cli.classes import arguments, find_class, import_named
 from perceiver_lightning.cli.messages import as_yaml, one_sentence, readable_type
 from perceiver_lightning.cli.renamed import Translation
@@ -46,12 +47,14 @@ class Command:
     subcommand  None where none is named
     memory      of the checkpoint that is named as a flag
     task        the class of the model, None where none is named or it cannot be imported
+    lines       what a person is told of settings that are dropped
     """
 
     args: list[str]
     subcommand: str | None
     memory: Memory | None
     task: Any
+    lines: list[str]
 
 
 def look_ahead(args: Sequence[str], subcommands: Iterable[str]) -> Command:
@@ -74,15 +77,18 @@ def look_ahead(args: Sequence[str], subcommands: Iterable[str]) -> Command:
     remembered = {key: value for key, value in memory.config.items() if key in keys} if memory else {}
     import_named([*args, *map(str, configs.values()), str(remembered)])
 
-    named = {}
+    named, lines = {}, []
     for key in ("model", "data"):
         given = [class_of(config.get(key)) for config in configs.values()]
         named[key] = [name for name in [class_of(remembered.get(key)), *given, getattr(known, key)] if name]
         if len({name.split(".")[-1] for name in named[key]}) > 1:  # another class takes none of its arguments
-            remembered.pop(key, None)
+            lines += forgotten(key, remembered.pop(key, None), named[key][-1])
     translation = Translation({key: names[-1] if names else None for key, names in named.items()})
     remembered = translation.config(remembered)
     today = {config: translation.config(given) for config, given in configs.items()}
+    for key in named:
+        if names := named[key]:
+            lines += carry_all(key, today, names[-1])
     changed = {
         config: as_text(now) for config, now in today.items() if now != load(Path(config).read_text("utf-8-sig"))
     }
@@ -90,12 +96,7 @@ def look_ahead(args: Sequence[str], subcommands: Iterable[str]) -> Command:
     if at is not None and memory is not None:
         args = [*args[: at + 1], "--config", as_text(remembered), *args[at + 1 :]]
     task = find_class("model", translation.classes.get("model"))
-    return Command(args, subcommand, memory, task)
-
-
-def class_of(given: Any) -> str | None:
-    """The name of the class in what a config says of the model or the data."""
-    return given.get("class_path") if isinstance(given, dict) else given if isinstance(given, str) else None
+    return Command(args, subcommand, memory, task, lines)
 
 
 def as_text(config: Any) -> str:
