@@ -16,6 +16,7 @@ from rich.console import Console
 
 from perceiver_lightning.analysis.runs import Incomplete, Run, differences, read_run, results, table
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.names import print_any_name
 
 
 def compare(runs: Sequence[Run | str | Path], curves: str | Path | None = None) -> dict[str, list[str]]:
@@ -68,6 +69,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", metavar="FILE", help="the picture; curves.png of the first run if not given")
     parser.add_argument("--html", metavar="FILE", help="a page with table and curves, complete in itself")
     given = parser.parse_args(args)
+    print_any_name()
     try:
         runs = read_runs(given.runs)
         from perceiver_lightning.analysis import page, plots  # here, as drawing is slow to load

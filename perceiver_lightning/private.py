@@ -11,6 +11,7 @@ from subprocess import Popen
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from jsonargparse._loaders_dumpers import get_yaml_default_loader, yaml_load
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
@@ -71,6 +72,16 @@ def actions(parser: ArgumentParser) -> list[Any]:
 def type_of(action: Any) -> Any:
     """The type of a parser's argument, None where it has none."""
     return getattr(action, "_typehint", action.type)
+
+
+def yaml_loader() -> Any:
+    """The class by which jsonargparse reads YAML: another one than PyYAML's tells what is a number."""
+    return get_yaml_default_loader()
+
+
+def yaml_value(text: str) -> Any:
+    """What jsonargparse takes a text for, in a config or on the command line."""
+    return yaml_load(text)
 
 
 # ---- what is trained

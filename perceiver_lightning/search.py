@@ -13,7 +13,6 @@ and `max` (distribution uniform, int_uniform or log_uniform_values). The best va
 import argparse
 import json
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,8 @@ from perceiver_lightning.analysis.runs import as_text, load_metrics, number
 from perceiver_lightning.cli import main
 from perceiver_lightning.cli.reports import command, path_as_typed
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.names import print_any_name, quoted
+from perceiver_lightning.yaml_text import load
 
 WANDB_OVERLAY = "overlays/wandb.yaml"  # in a sweep's command for W&B alone
 
@@ -49,7 +50,7 @@ class Sweep:
 
     def __init__(self, file: str | Path) -> None:
         try:
-            found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+            found = load(Path(file).read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{file}: expected a sweep in YAML, found {' '.join(str(error).split())}") from error
         self.file = file
@@ -211,6 +212,7 @@ def search_from_command_line(args: Sequence[str] | None = None) -> optuna.Study:
     parser.add_argument("--name", help="the runs are kept in <runs_dir>/<name>; <FILE>-search if not given")
     parser.add_argument("--runs_dir", default="runs", help="the folder of all runs")
     given, extra = parser.parse_known_args(args)
+    print_any_name()
     folder = Path(given.runs_dir) / (given.name or f"{Path(given.sweep).stem}-search")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -221,7 +223,7 @@ def search_from_command_line(args: Sequence[str] | None = None) -> optuna.Study:
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:
-            words = shlex.join(sys.argv[1:] if args is None else args)
+            words = " ".join(map(quoted, sys.argv[1:] if args is None else args))
             print(f"go on    {command('perceiver_lightning.search', words)}", flush=True)
         raise
     Console().print(table(study, sweep))

@@ -3,7 +3,8 @@
 from typing import Any
 
 from datamodules.base import is_int
-from perceiver_lightning.errors import require
+from perceiver_lightning.errors import InputError, require
+from perceiver_lightning.names import composed
 
 
 def class_facts(num_classes: int, class_names: list[str] | None = None, multilabel: bool = False) -> dict[str, Any]:
@@ -22,8 +23,22 @@ def class_facts(num_classes: int, class_names: list[str] | None = None, multilab
     are_strings = isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)
     require(are_strings, "class_names", "a list of strings", class_names)
     require(len(class_names) == num_classes, "class_names", f"{num_classes} names (num_classes)", len(class_names))
+    class_names = distinct(class_names)
     require(isinstance(multilabel, bool), "multilabel", "true or false", multilabel)
     return {"num_classes": num_classes, "class_names": class_names, "multilabel": multilabel}
+
+
+def distinct(class_names: list[str]) -> list[str]:
+    """Names of classes in the form NFC, in which all of them are compared: see `perceiver_lightning.names`.
+
+    Raises:
+        InputError: two of them are the same in this form.
+    """
+    names = [composed(name) for name in class_names]
+    if len(set(names)) < len(set(class_names)):
+        twice = next(name for name in names if len({other for other in class_names if composed(other) == name}) > 1)
+        raise InputError(f"class_names: expected one Unicode form of each name, found two of {twice!r}")
+    return names
 
 
 def require_classes(facts: dict[str, Any], **options: Any) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 from datamodules.base import located
 from datamodules.common.classes import class_facts
 from datamodules.common.listing import folders_in, list_files
 from datamodules.common.splits import Kind, Split, one_of_each, shortened, split_named
 from perceiver_lightning.errors import InputError, require
+from perceiver_lightning.names import composed
 
 Layout = dict[str, dict[str, Path]]  # split, or "all" where there are none -> class -> its folder
 OPTIONS = "train_dir, val_dir and test_dir"
@@ -150,10 +150,10 @@ def layout_in_classes(root: Path, inside: Mapping[Path, Sequence[Path]]) -> Layo
     layout: Layout = {}
     for folder, places in inside.items():
         for split, place in one_of_each([(place.name, place) for place in places], str(folder), "root").items():
-            layout.setdefault(split, {})[normalize("NFC", folder.name)] = place
+            layout.setdefault(split, {})[composed(folder.name)] = place
     for split, classes in layout.items():
         for folder in inside:
-            known = normalize("NFC", folder.name) in classes
+            known = composed(folder.name) in classes
             require(known, str(folder), f"a folder for {split}, as another class has it", "none")
     require_sure(root, list(layout.get("train", {}).values()))
     return layout
@@ -172,15 +172,15 @@ def classes_in(folder: Path, folders: Sequence[Path] | None, kind: Kind) -> dict
     """
     folders = folders_in(folder) if folders is None else folders
     require(len(folders) > 0, "root", f"one folder of {kind.name} per class in {folder}", "none")
-    names = {normalize("NFC", one.name) for one in folders}
+    names = {composed(one.name) for one in folders}
     for one in folders:
         inside = [place.name for place in folders_in(one)]
         alone = f"{one.name} alone, with the folders {shortened(inside)}"
         require(len(folders) > 1 or not inside, str(folder), f"one folder of {kind.name} per class", alone)
-        copies = [name for name in inside if normalize("NFC", name) in names]
+        copies = [name for name in inside if composed(name) in names]
         require(len(copies) < 2, str(one), f"{kind.name} of one class", f"folders called {shortened(copies)}, too")
     require(len(names) == len(folders), str(folder), "classes of different names", shortened(folders))
-    return dict(sorted((normalize("NFC", one.name), one) for one in folders))
+    return dict(sorted((composed(one.name), one) for one in folders))
 
 
 def require_sure(root: Path, folders: Sequence[Path]) -> None:

@@ -5,12 +5,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from unicodedata import normalize
 
 from datamodules.base import located
 from datamodules.common.classes import class_facts
 from datamodules.common.splits import Kind, Split, files_of_splits, shortened, split_named
 from perceiver_lightning.errors import InputError, require
+from perceiver_lightning.names import composed
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -153,7 +153,7 @@ class InTables:
 
     def _labels(self, text: str, where: str) -> tuple[str, ...]:
         """The labels of a line, in their composed form (NFC)."""
-        text = normalize("NFC", text.strip())
+        text = composed(text.strip())
         if self.separator is not None:
             return tuple(name.strip() for name in text.split(self.separator) if name.strip())
         require(text != "", where, "a label", "none")

@@ -81,7 +81,7 @@ def write(runs: Sequence[Run], file: str | Path) -> None:
         InputError: when the file cannot be written.
     """
     try:
-        Path(file).write_text(page(runs), encoding="utf-8")
+        Path(file).write_text(page(runs), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(f"--html {file}: expected a file that can be written, found {error.strerror}") from error
 

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from perceiver_lightning.analysis.wandb_files import parts, read, wandb_file
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.yaml_text import load
 
 Metrics = dict[str, list[tuple[int, float]]]
 
@@ -85,7 +86,7 @@ def read_run(folder: str | Path) -> Run:
             raise (Incomplete if folder.is_dir() else InputError)(
                 f"{folder}: expected a run, a folder with config.yaml and metrics.csv, found {found}{hint}"
             )
-    config = _mapping(folder / "config.yaml", yaml.safe_load, yaml.YAMLError, "YAML")
+    config = _mapping(folder / "config.yaml", load, yaml.YAMLError, "YAML")
     file = folder / "facts.json"
     facts = _mapping(file, json.loads, json.JSONDecodeError, "JSON") if file.is_file() else {}
     return Run("/".join(folder.resolve().parts[-2:]), folder, flat(config), load_metrics(folder), facts)

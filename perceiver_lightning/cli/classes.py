@@ -64,15 +64,21 @@ def subclasses(base: type) -> list[type]:
 
 
 @cache
+def parser_of(cls: Any) -> ArgumentParser:
+    """The parser of a class's arguments, those it hands on included."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, fail_untyped=False)
+    return parser
+
+
+@cache
 def arguments(cls: Any) -> dict[str, Any]:
     """A class's arguments as the parser has them, with `type` and `default`, by name; those it hands on included.
 
     One whose type is a dataclass is there with each of its fields: `augment`, `augment.mixup`.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, fail_untyped=False)
     own = ("help", "config")
-    return {action.dest: action for action in actions(parser) if action.dest.split(".")[-1] not in own}
+    return {action.dest: action for action in actions(parser_of(cls)) if action.dest.split(".")[-1] not in own}
 
 
 def default_of(cls: type, name: str) -> Any:

@@ -15,6 +15,7 @@ unless `--name` or `--runs_dir` asks for another; validate, test and predict wri
 
 import contextlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from perceiver_lightning.analysis.runs import read_run, summary_table
@@ -44,6 +46,7 @@ from perceiver_lightning.cli.reports import (
 )
 from perceiver_lightning.cli.resume import Memory, read_checkpoint
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.names import print_any_name
 from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
 from perceiver_lightning.tasks import PerceiverTask
 from perceiver_lightning.training.checkpoints import BestAndLast, ConfigWins, KeepConfig
@@ -77,6 +80,7 @@ def main(args: list[str] | None = None) -> "CLI":
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     keep_freed_memory()
+    print_any_name()
     for name in ("pytorch_lightning", "lightning_fabric"):  # tips, devices, seeds: the run's first line says more
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
     with without_hints():
@@ -140,8 +144,10 @@ class CLI(OpenCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, the callbacks with their defaults, and the facts that go from the data to the model."""
         task = self.command.task or PerceiverTask
-        parser.add_argument("--name", default="perceiver", help="The run is kept in <runs_dir>/<name>/version_k.")
-        parser.add_argument("--runs_dir", default="runs", help="The folder of all runs.")
+        parser.add_argument(
+            "--name", type=str, default="perceiver", help="The run is kept in <runs_dir>/<name>/version_k."
+        )
+        parser.add_argument("--runs_dir", type=str, default="runs", help="The folder of all runs.")
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.add_lightning_class_args(Patience, "early_stopping")
         parser.add_lightning_class_args(Measures, "measures")
@@ -161,13 +167,20 @@ class CLI(OpenCLI):
     def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """Where `predict` writes."""
         if subcommand == "predict":
-            parser.add_argument("--output", default=None, help="CSV file; predictions.csv of the run if not given.")
-            parser.add_argument("--explain", metavar="FOLDER", help="Also draw where the model looks, in 32 examples.")
+            parser.add_argument(
+                "--output", type=str, default=None, help="CSV file; predictions.csv of the run if not given."
+            )
+            parser.add_argument(
+                "--explain", type=str, metavar="FOLDER", help="Also draw where the model looks, in 32 examples."
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; Lightning's own warns of arguments in sys.argv."""
         parsers = map(self.subcommand_parser, self.subcommands())
         Parser.keys = {action.dest for subparser in parsers for action in actions(subparser)}
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            for line in self.command.lines:
+                print(line, file=sys.stderr)
         self.config = parser.parse_args(self.command.args)
 
     def set_seed(self) -> None:
@@ -275,7 +288,7 @@ class CLI(OpenCLI):
             return super().run_subcommand(subcommand)
         is_kept = not self.config[subcommand].trainer.fast_dev_run
         speaks = self.trainer.is_global_zero and is_kept
-        is_new = not self.run.exists()
+        is_new = not os.path.exists(self.run)
         if speaks and subcommand == "fit" and self.memory.run is None:
             self.run, is_new = self.run_logger.reserve(), True
         for logger in self.trainer.loggers:

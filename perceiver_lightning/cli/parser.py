@@ -1,20 +1,23 @@
 """The parser, what must be known of a command before it is parsed, and what is checked after."""
 
 import argparse
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NoReturn, get_args
 
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
+from perceiver_lightning.cli.carried import carry_all, class_of, forgotten
 from perceiver_lightning.cli.classes import arguments, find_class, import_named
 from perceiver_lightning.cli.messages import as_yaml, one_sentence, readable_type
 from perceiver_lightning.cli.renamed import Translation
 from perceiver_lightning.cli.resume import Memory, read_checkpoint
-from perceiver_lightning.errors import InputError
+from perceiver_lightning.errors import InputError, require
 from perceiver_lightning.private import type_of
+from perceiver_lightning.yaml_text import dump, load, load_config
 
 # What a checkpoint's configuration is taken over from; the first five also by validate, test and predict, which may
 # run on other hardware.
@@ -44,12 +47,14 @@ class Command:
     subcommand  None where none is named
     memory      of the checkpoint that is named as a flag
     task        the class of the model, None where none is named or it cannot be imported
+    lines       what a person is told of settings that are dropped
     """
 
     args: list[str]
     subcommand: str | None
     memory: Memory | None
     task: Any
+    lines: list[str]
 
 
 def look_ahead(args: Sequence[str], subcommands: Iterable[str]) -> Command:
@@ -72,31 +77,31 @@ def look_ahead(args: Sequence[str], subcommands: Iterable[str]) -> Command:
     remembered = {key: value for key, value in memory.config.items() if key in keys} if memory else {}
     import_named([*args, *map(str, configs.values()), str(remembered)])
 
-    named = {}
+    named, lines = {}, []
     for key in ("model", "data"):
         given = [class_of(config.get(key)) for config in configs.values()]
         named[key] = [name for name in [class_of(remembered.get(key)), *given, getattr(known, key)] if name]
         if len({name.split(".")[-1] for name in named[key]}) > 1:  # another class takes none of its arguments
-            remembered.pop(key, None)
+            lines += forgotten(key, remembered.pop(key, None), named[key][-1])
     translation = Translation({key: names[-1] if names else None for key, names in named.items()})
     remembered = translation.config(remembered)
     today = {config: translation.config(given) for config, given in configs.items()}
-    changed = {config: as_text(today[config]) for config, given in configs.items() if today[config] != given}
+    for key in named:
+        if names := named[key]:
+            lines += carry_all(key, today, names[-1])
+    changed = {
+        config: as_text(now) for config, now in today.items() if now != load(Path(config).read_text("utf-8-sig"))
+    }
     args = list(replaced(translation.flags(args), changed))
     if at is not None and memory is not None:
         args = [*args[: at + 1], "--config", as_text(remembered), *args[at + 1 :]]
     task = find_class("model", translation.classes.get("model"))
-    return Command(args, subcommand, memory, task)
-
-
-def class_of(given: Any) -> str | None:
-    """The name of the class in what a config says of the model or the data."""
-    return given.get("class_path") if isinstance(given, dict) else given if isinstance(given, str) else None
+    return Command(args, subcommand, memory, task, lines)
 
 
 def as_text(config: Any) -> str:
     """A configuration as YAML, which --config takes in the place of a file."""
-    return yaml.safe_dump(config, sort_keys=False)
+    return dump(config)
 
 
 def replaced(args: Iterable[str], configs: dict[str, str]) -> Iterator[str]:
@@ -113,8 +118,7 @@ def replaced(args: Iterable[str], configs: dict[str, str]) -> Iterator[str]:
 def read_config(config: str) -> dict[str, Any]:
     """A config file's keys and values; InputError that names the file, and the line where it is no YAML."""
     try:
-        with open(config) as file:
-            found = yaml.safe_load(file)
+        found = load_config(Path(config).read_text(encoding="utf-8-sig"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -150,6 +154,9 @@ def check_settings(config: Any) -> None:
         raise InputError(f"trainer.gradient_clip_val: expected 0 or more, found {clip}")
     if (patience := config.get("early_stopping.patience") or 0) < 0:
         raise InputError(f"early_stopping.patience: expected 0 or more validations, found {patience}")
+    for key in ("name", "runs_dir"):
+        is_path = isinstance(config[key], str) and not re.search("://|::|\0", config[key])  # of fsspec, not a folder
+        require(is_path, key, "the name of a folder, without :: and ://", as_yaml(config[key]))
     if (name := PurePath(config.name)).is_absolute() or not name.parts or ".." in name.parts:
         raise InputError(f"name: expected the name of a folder in runs_dir, found {as_yaml(config.name)}")
     for key in ("model", "data"):

@@ -1,7 +1,6 @@
 """What a person is told of a run, and what is left of one that came to nothing."""
 
 import os
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 
 from perceiver_lightning.cli.resume import read_checkpoint
+from perceiver_lightning.names import quoted
 
 
 def remove_without_checkpoint(run: Path, made: Sequence[Path]) -> None:
@@ -24,7 +24,8 @@ def remove_without_checkpoint(run: Path, made: Sequence[Path]) -> None:
 def path_as_typed(path: str | Path) -> str:
     """A path as a person would type it: relative where it lies below the working folder; quoted where it must be."""
     absolute = Path(os.path.abspath(path))
-    return shlex.quote(str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute))
+    typed = str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
+    return quoted(f"./{typed}" if typed.startswith("-") else typed)
 
 
 def command(module: str, arguments: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pytorch_lightning import LightningModule
 
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.names import shown
+from perceiver_lightning.yaml_text import load_config
 
 
 @dataclass
@@ -43,7 +44,11 @@ def read_checkpoint(path: str) -> Memory:
     if not os.path.isfile(path):
         raise InputError(f"--ckpt_path: expected a checkpoint, found no file {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if shown(path) == path:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        else:  # torch opens no name itself that is not UTF-8
+            with open(path, "rb") as file:
+                checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise InputError(f"--ckpt_path: expected a checkpoint, found another or a broken file in {path}") from error
     wanted = {"state_dict", "loops", "pytorch-lightning_version"}
@@ -51,9 +56,9 @@ def read_checkpoint(path: str) -> Memory:
         raise InputError(f"--ckpt_path: expected a checkpoint of Lightning's, found other contents in {path}")
     folder = Path(os.path.abspath(path)).parent
     run = folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None
-    config = checkpoint.get("config") or (run and (run / "config.yaml").read_text())
+    config = checkpoint.get("config") or (run and (run / "config.yaml").read_text(encoding="utf-8"))
     return Memory(
-        config=yaml.safe_load(config) if config else {},
+        config=load_config(config) if config else {},
         step=checkpoint["global_step"],
         loops=checkpoint["loops"]["fit_loop"],
         resumable="optimizer_states" in checkpoint,

@@ -143,6 +143,8 @@ class Inputs(nn.Module):
     def _part(self, name: str, given: Mapping[str, Any]) -> Part:
         self._check(name, given)
         content, places = given["content"], given.get("positions")
+        if (mask := given.get("mask")) is not None:
+            content, places = zeros_where_masked(content, places, mask)
         encode = cast(Encoding, self.positions[name])
         if name in self.embeddings:
             content = self.embeddings[name](content)
@@ -158,7 +160,7 @@ class Inputs(nn.Module):
         else:
             tables = [encode.even_axis(axis, size, device) for axis, size in enumerate(sizes)]
         modality = self.modality_vectors[name] if len(self.channels) > 1 else None
-        return Part(content, tables, features, modality, given.get("mask"))
+        return Part(content, tables, features, modality, mask)
 
     def _check(self, name: str, given: Mapping[str, Any]) -> None:
         """Raise a ValueError that names what of a modality is not what the model was built for."""
@@ -190,3 +192,28 @@ class Inputs(nn.Module):
         counts = [places.shape[-2]] if isinstance(places, Tensor) else [along.shape[-1] for along in places or []]
         if places is not None and counts != list(sizes):
             raise ValueError(f"{key}['positions']: expected {list(sizes)} elements, found {counts}")
+
+
+def zeros_where_masked(
+    content: Tensor, places: Tensor | Sequence[Tensor] | None, mask: Tensor
+) -> tuple[Tensor, Tensor | Sequence[Tensor] | None]:
+    """Content and positions with zeros where no element is.
+
+    What lies there may be anything, as NaN or a token of padding: a weight of 0 times NaN would be NaN.
+
+    Args:
+        content: (B, *grid, C), (B, M, C), or tokens (B, M).
+        places: None, coordinates (M, A) or (B, M, A), or one (I,) or (B, I) for each axis.
+        mask: bool (B, *grid) or (B, M), True where an element is.
+    """
+    content = content.masked_fill(~mask.view(*mask.shape, *[1] * (content.ndim - mask.ndim)), 0)
+    if isinstance(places, Tensor):
+        there = mask if places.ndim == 3 else mask.any(0)
+        return content, places.masked_fill(~there[..., None], 0)
+    if places is None:
+        return content, None
+    cleared = []
+    for axis, along in enumerate(places):
+        there = mask.transpose(1, 1 + axis).flatten(2).any(2) if mask.ndim > 2 else mask
+        cleared.append(along.masked_fill(~(there if along.ndim == 2 else there.any(0)), 0))
+    return content, cleared

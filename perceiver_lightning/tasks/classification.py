@@ -22,6 +22,7 @@ from torchmetrics.classification import (
 )
 
 from perceiver_lightning.errors import InputError, require
+from perceiver_lightning.names import composed
 from perceiver_lightning.tasks.base import Batch, PerceiverTask, name_of
 
 if TYPE_CHECKING:
@@ -206,9 +207,15 @@ class ClassificationTask(PerceiverTask):
         return rows
 
     def takes_over(self, fact: str, found: Any) -> bool:
-        """In a prediction, class names where the data, whose training folder is gone, have only numbers to tell."""
+        """Class names of an earlier version that differ in their Unicode form alone.
+
+        In a prediction also where the data, whose training folder is gone, have only numbers to tell.
+        """
+        if fact != "class_names":
+            return False
         numbers = [str(k) for k in range(self.num_outputs)]
-        return fact == "class_names" and self.predicts and self.hparams[fact] == numbers
+        same = list(map(composed, found)) == list(map(composed, self.hparams[fact]))
+        return same or (self.predicts and self.hparams[fact] == numbers)
 
 
 def check_labels(labels: Any, batch_size: int, num_classes: int, multilabel: bool) -> None:

@@ -91,7 +91,8 @@ class KeepConfig(SaveConfigCallback):
         if folder and trainer.is_global_zero:
             if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().is_relative_to(Path(folder).resolve()):
                 config["ckpt_path"] = None
-            self.parser.save(config, os.path.join(folder, "config.yaml"), skip_unset=False, overwrite=True)
+            text = self.parser.dump(config, skip_unset=False)
+            Path(folder, "config.yaml").write_text(text, encoding="utf-8")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """As YAML text, which a checkpoint may hold: it is read with weights_only."""

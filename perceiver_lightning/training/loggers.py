@@ -39,7 +39,7 @@ class RunLogger(OpenCSVLogger):
         Raises:
             InputError: it cannot be made there.
         """
-        self.made = [folder for folder in Path(self.log_dir).parents[:2] if not folder.exists()]
+        self.made = [folder for folder in Path(self.log_dir).parents[:2] if not os.path.exists(folder)]
         while True:
             try:
                 os.makedirs(self.log_dir)
@@ -50,6 +50,9 @@ class RunLogger(OpenCSVLogger):
                     continue
                 raise InputError(f"runs_dir: expected a folder, found a file in the way of {self.log_dir}") from None
             except OSError as error:
+                for folder in self.made:  # it may have come half the way
+                    if os.path.isdir(folder):
+                        folder.rmdir()
                 raise InputError(f"runs_dir: expected a folder to write {self.log_dir} in, found {error}") from error
 
     @property

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
 
+from perceiver_lightning.names import ERRORS, shown
 from perceiver_lightning.training.gather import gather
 
 
@@ -17,7 +19,8 @@ class PredictionWriter(BasePredictionWriter):
     """Writes predictions as the task has them in rows and columns (`tasks/base.py`), the first column a file.
 
     Args:
-        output: the CSV file; it appears when it is complete.
+        output: the CSV file in UTF-8; it appears when it is complete. Names of files that are not UTF-8 keep their own
+            bytes (`names.py`): one line on stderr then says how to read it.
     """
 
     def __init__(self, output: Path) -> None:
@@ -35,8 +38,15 @@ class PredictionWriter(BasePredictionWriter):
         if trainer.is_global_zero:
             self.output.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.output.with_name(f"{self.output.name}.new")
-            with open(temporary, "w", newline="") as file:
+            with open(temporary, "w", newline="", encoding="utf-8", errors=ERRORS) as file:
                 writer = csv.writer(file)
                 writer.writerow(task.prediction_columns)
                 writer.writerows(rows)
             os.replace(temporary, self.output)
+            odd = list(dict.fromkeys(row[0] for row in rows if shown(row[0]) != row[0]))
+            if odd:
+                print(
+                    f"{self.output}: {len(odd)} names of files are not UTF-8, as {shown(odd[0])}: read it with "
+                    f'errors="{ERRORS}", pandas with encoding_errors',
+                    file=sys.stderr,
+                )

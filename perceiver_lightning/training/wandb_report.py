@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from perceiver_lightning.names import shown
 from perceiver_lightning.training.explain import figures, first_rows
 from perceiver_lightning.training.gather import gather
 from perceiver_lightning.training.measures import FACTS_FILE
 from perceiver_lightning.training.wandb_logger import Wandb, logger_of
+from perceiver_lightning.yaml_text import load
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class WandbReport(Callback):
         logger, folder = logger_of(trainer), trainer.log_dir
         if logger is None or self.told or not trainer.is_global_zero or not folder:
             return
-        config = yaml.safe_load((Path(folder) / "config.yaml").read_text())
+        config = load((Path(folder) / "config.yaml").read_text(encoding="utf-8"))
         facts = json.loads((Path(folder) / FACTS_FILE).read_text())
         logger.experiment.config.update({**config, "facts": facts}, allow_val_change=True)
         self.told = True
@@ -118,6 +119,8 @@ def picture(inputs: Any, row: int) -> Any:
     for part in inputs.values():
         content = part["content"][row]
         if content.ndim == 3 and content.shape[-1] in (1, 3):
+            if "mask" in part:
+                content = content.masked_fill(~part["mask"][row][..., None], 0)
             content = content.float() - content.min()
             return (255 * content / content.max().clamp_min(1e-12)).byte().cpu().numpy()
     return None
@@ -149,7 +152,8 @@ def log_worst(logger: Wandb, rows: Sequence[Mapping[str, Any]], step: int) -> No
     def cell(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return wandb.Image(value)
-        return ", ".join(map(str, value)) if isinstance(value, list) else value
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        return shown(text) if isinstance(text, str) else text
 
     columns: Any = list(rows[0])
     table = wandb.Table(columns=columns, data=[[cell(row[key]) for key in columns] for row in rows])

@@ -49,6 +49,11 @@ DECIDED_WHILE_PARSING = [
     ("--early_stopping.patience=-1", "early_stopping.patience: expected 0 or more validations, found -1"),
     ("--seed_everything=-1", "seed_everything: -1 is not in bounds, numpy accepts from 0 to 4294967295"),
     ("--name=../x", "name: expected the name of a folder in runs_dir, found '../x'"),
+    ("--name=s3://x", "name: expected the name of a folder, without :: and ://, found 's3://x'"),
+    ("--name=a::b", "name: expected the name of a folder, without :: and ://, found 'a::b'"),
+    ("--name=.", "name: expected the name of a folder in runs_dir, found '.'"),
+    ("--config=no_name.yaml", "name: expected the name of a folder, without :: and ://, found null"),
+    ("--config=list_as_name.yaml", "name: expected str, found ['a']"),
     ("--model.init_args.num_latents=null", "model.init_args.num_latents: expected int, found null"),
     ("--data.init_args.random_crop=null", "data.init_args.augment.random_crop: expected int, found null"),
     ("--model.init_args.learning_rate=nan", "model.init_args.learning_rate: expected float, found nan"),
@@ -64,6 +69,7 @@ DECIDED_LATER = [
     ("--trainer.val_check_interval=500", "`val_check_interval` (500) must be less than or equal to the number"),
     ("--trainer.max_epochs=0", "trainer.max_epochs: expected more than 0, found 0"),
     ("--runs_dir=tiny.yaml", "runs_dir: expected a folder to write tiny.yaml/tiny/version_0 in, found "),
+    (f"--name={'x' * 300}", "runs_dir: expected a folder to write runs/xxx"),
     ("--model.init_args.cross_qk_width=-4", "model: cross_qk_width: expected 1 or more, found -4"),
     ("--model.init_args.highest_frequency=0", "model: highest_frequency: expected more than 0, found 0.0"),
     (
@@ -95,6 +101,8 @@ def files(here, monkeypatch):
     Path("wrong_logger.yaml").write_text("trainer: {logger: {class_path: WandbLoger}}\n")
     Path("broken.yaml").write_text("trainer: {max_epochs: [3\n")
     Path("empty.yaml").write_text("# nothing yet\n")
+    Path("no_name.yaml").write_text("name: null\n")
+    Path("list_as_name.yaml").write_text("name: [a]\n")
     Path("list.yaml").write_text("[1]\n")
     Path("broken_import.py").write_text("import no_such_thing\n")
     monkeypatch.syspath_prepend(".")

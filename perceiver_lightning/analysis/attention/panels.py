@@ -78,6 +78,7 @@ def show(name: str, part: Mapping[str, Any], view: View | None = None) -> Shown 
     there = torch.ones(content.shape[:-1], dtype=torch.bool) if mask is None else mask[0].cpu()
     if not there.any():
         return None
+    content = content.masked_fill(~there[..., None], 0)  # what lies under a mask may be anything, as NaN
     index = torch.arange(there.numel()).view(there.shape)
     if isinstance(places, Tensor):
         positions = places.view(-1, *places.shape[-2:])[0].float().cpu()[there]

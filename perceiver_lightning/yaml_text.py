@@ -1,0 +1,75 @@
+"""YAML as this project reads and writes it: whatever is written reads back as it was.
+
+jsonargparse, which reads configs, takes `1e-3` for a number. PyYAML, which writes them, takes it for a word and leaves
+out the quotes. Here all files are read by the rules of jsonargparse, and the dumper quotes every string that they or
+PyYAML's would take for something else. jsonargparse reads and writes by the same two.
+"""
+
+from typing import Any
+
+import yaml
+from jsonargparse import set_dumper, set_loader
+
+from perceiver_lightning.names import shown
+from perceiver_lightning.private import yaml_loader, yaml_value
+
+
+class Dumper(yaml.SafeDumper):
+    """PyYAML's, which quotes what either loader would not take for a string."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write what is there twice twice: a person reads the file."""
+        return True
+
+
+class PythonLoader(yaml.SafeLoader):
+    """jsonargparse's loader in Python: libyaml's refuses the escapes of names that are not UTF-8."""
+
+    yaml_implicit_resolvers = yaml_loader().yaml_implicit_resolvers
+
+
+for first, resolvers in yaml_loader().yaml_implicit_resolvers.items():
+    for tag, pattern in resolvers:
+        Dumper.add_implicit_resolver(tag, pattern, [first])
+# Line breaks other than \n, and names that are not UTF-8, survive as escapes alone.
+Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
+    ),
+)
+
+
+def dump(value: Any) -> str:
+    """Plain values, lists and dicts of them as YAML, their order kept."""
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
+
+
+def load(text: str) -> Any:
+    """What a text of YAML says.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    return yaml.load(text, PythonLoader)
+
+
+def load_config(text: str) -> Any:
+    """A configuration, in which the name and the folder of a run are text, whatever they look like: `name: 1e-3`.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    found = load(text)
+    odd = [key for key in ("name", "runs_dir") if isinstance(found, dict) and isinstance(found.get(key), int | float)]
+    as_typed = yaml.load(text, yaml.BaseLoader) if odd else {}
+    return {**found, **{key: as_typed[key] for key in odd}} if odd else found
+
+
+def _value(text: str) -> Any:
+    """What jsonargparse reads, by libyaml unless there are names that are not UTF-8."""
+    return load(text) if "\\uD" in text or shown(text) != text else yaml_value(text)
+
+
+set_loader("yaml", _value, (yaml.YAMLError,))
+set_dumper("yaml", dump)

@@ -1,0 +1,59 @@
+"""Another class in the place of a config's: what is taken over, and what is said of the rest."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import datamodules
+from perceiver_lightning.cli import main
+from perceiver_lightning.cli.carried import carry
+from perceiver_lightning.tasks import ClassificationTask, RegressionTask
+
+GRID_COLOR = yaml.safe_load(Path("configs/video/grid_color.yaml").read_text())["data"]["init_args"]
+OF_THE_WHOLE = {"seconds": 0.96, "batch_size": 16, "val_fraction": 0.15, "cache": "disk"}
+
+
+def test_a_recipe_of_two_modalities_with_a_class_of_one():
+    taken, dropped = carry(GRID_COLOR, datamodules.GRID, datamodules.VideoFolder)
+    assert taken == OF_THE_WHOLE | GRID_COLOR["video"]
+    assert dropped == ["label", "modalities", "centred", "noise", "time_shift", "audio"]
+    taken, dropped = carry(GRID_COLOR, datamodules.GRID, datamodules.AudioTable)
+    assert taken == OF_THE_WHOLE | GRID_COLOR["audio"]
+    assert dropped == ["label", "modalities", "centred", "noise", "time_shift", "video"]
+    again, dropped = carry(taken, datamodules.AudioTable, datamodules.GRID)
+    assert again == OF_THE_WHOLE | {"audio": GRID_COLOR["audio"]} and dropped == []
+
+
+@pytest.mark.parametrize(
+    ("given", "old", "new", "taken", "dropped"),
+    [
+        ({"augment": {"random_crop": 2, "mixup": 0.3}}, "ImageFolder", "VideoFolder",
+         {"augment": {"random_crop": 2}}, ["augment.mixup"]),
+        ({"augment": {"mixup": 0.3}}, "ImageFolder", "AudioFolder", {"augment": {"mixup": 0.3}}, []),
+        ({"augment": {"mixup": 0.0, "cutmix": 0.0}, "size": 224}, "ImageFolder", "PointFolder",
+         {"augment": {"cutmix": 0.0}}, []),
+        ({"mean": [0.1, 0.2, 0.3], "root": "x"}, "ImageFolder", "Digits", {"mean": [0.1, 0.2, 0.3]}, ["root"]),
+        ({"noise": [10, 20]}, "AudioFolder", "GRID", {}, ["noise"]),  # another type, another meaning
+        ({"no_such": 1}, "ImageFolder", "Digits", {}, ["no_such"]),
+    ],
+)  # fmt: skip
+def test_equal_names_of_a_valid_type_are_taken_over(given, old, new, taken, dropped):
+    assert carry(given, getattr(datamodules, old), getattr(datamodules, new)) == (taken, dropped)
+
+
+def test_tasks_too():
+    given = {"num_latents": 4, "label_smoothing": 0.1}
+    assert carry(given, ClassificationTask, RegressionTask) == ({"num_latents": 4}, ["label_smoothing"])
+
+
+def test_one_line_of_a_command(here, capsys):
+    Path("more.yaml").write_text("data: {init_args: {augment: {random_crop: 1}, permute_pixels: 3}}\n")
+    command = ["fit", "--config=tiny.yaml", "--config=more.yaml", "--data=VideoFolder", "--data.init_args.root=x"]
+    with pytest.raises(SystemExit):
+        main([*command, "--print_config"])
+    said = capsys.readouterr()
+    assert said.err == "data: VideoFolder in the place of Digits drops what it cannot take: permute_pixels\n"
+    whole = yaml.safe_load(said.out)["data"]
+    assert whole["class_path"] == "datamodules.VideoFolder"
+    assert whole["init_args"]["batch_size"] == 32 and whole["init_args"]["augment"]["random_crop"] == 1
