@@ -77,7 +77,8 @@ def look_ahead(args: Sequence[str], subcommands: Iterable[str]) -> Command:
     remembered = {key: value for key, value in memory.config.items() if key in keys} if memory else {}
     import_named([*args, *map(str, configs.values()), str(remembered)])
 
-    named, lines = {}, []
+    named: dict[str, list[str]] = {}
+    lines: list[str] = []
     for key in ("model", "data"):
         given = [class_of(config.get(key)) for config in configs.values()]
         named[key] = [name for name in [class_of(remembered.get(key)), *given, getattr(known, key)] if name]
