@@ -1,4 +1,4 @@
-"""`python -m perceiver_lightning fit|validate|test|predict|summary ...`; see `perceiver_lightning.cli.command`."""
+"""`python -m perceiver_lightning fit|test|predict|summary|check ...`: `perceiver_lightning.cli.command` says more."""
 
 import sys
 

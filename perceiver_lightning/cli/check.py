@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.training.progress import in_words
+from perceiver_lightning.training.progress import counts_in_words
 
 SHOWN = 10  # pairs of equal files
 PIECE = 1 << 20  # bytes that are read at a time
@@ -39,10 +39,12 @@ def check_splits(data: Any) -> bool:
     left_out: Counter[str] = Counter()
     for split, sources in splits.items():
         for source in sources:
-            table.add_row(split, f"{len(source.items):,}", in_words(endings(source.items)), _classes(source, data))
+            table.add_row(
+                split, f"{len(source.items):,}", counts_in_words(endings(source.items)), _classes(source, data)
+            )
             left_out += Counter(source.left_out)
     console.print(table)
-    console.print(f"left out: {in_words(left_out) or 'nothing'}", markup=False)
+    console.print(f"left out: {counts_in_words(left_out) or 'nothing'}", markup=False)
     equal, compared = equal_items(splits)
     total = sum(len(source.items) for sources in splits.values() for source in sources)
     if compared < total:
@@ -71,7 +73,7 @@ def _classes(source: Any, data: Any) -> str:
         return ""
     counts = Counter(names[label] for labels in source.labels for label in np.atleast_1d(labels))
     few = dict(counts.most_common(5))
-    return in_words(few) + (f" and {len(counts) - len(few)} more" if len(counts) > len(few) else "")
+    return counts_in_words(few) + (f" and {len(counts) - len(few)} more" if len(counts) > len(few) else "")
 
 
 def equal_items(splits: Mapping[str, Sequence[Any]]) -> tuple[list[tuple[str, str]], int]:

@@ -14,10 +14,8 @@ unless `--name` or `--runs_dir` asks for another; validate, test and predict wri
 """
 
 import contextlib
-import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from perceiver_lightning.analysis.runs import read_run, summary_table
 from perceiver_lightning.cli.commands import CommandTrainer
 from perceiver_lightning.cli.facts import fill_in_facts, link_facts
-from perceiver_lightning.cli.messages import in_words, without_hints
+from perceiver_lightning.cli.messages import in_words
 from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead
 from perceiver_lightning.cli.reports import (
     how_to_resume,
@@ -46,65 +44,20 @@ from perceiver_lightning.cli.reports import (
 )
 from perceiver_lightning.cli.resume import Memory, read_checkpoint
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.names import print_any_name
 from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
 from perceiver_lightning.tasks import PerceiverTask
 from perceiver_lightning.training.checkpoints import BestAndLast, ConfigWins, KeepConfig
 from perceiver_lightning.training.explain import Explain
 from perceiver_lightning.training.loggers import RunLogger, TensorBoard
 from perceiver_lightning.training.measures import Measures
-from perceiver_lightning.training.memory import keep_freed_memory
 from perceiver_lightning.training.predictions import PredictionWriter
-from perceiver_lightning.training.processes import Together, ending_together, failed_before, is_started, leave
+from perceiver_lightning.training.processes import Together
 from perceiver_lightning.training.progress import Bar, DataLine, EpochLines
 from perceiver_lightning.training.stopping import Finite, Patience
 from perceiver_lightning.training.wandb_logger import Wandb
 from perceiver_lightning.training.wandb_report import WandbReport
 
 PROGRAM = "python -m perceiver_lightning"
-
-
-def main(args: list[str] | None = None) -> "CLI":
-    """Run a command; the way in from a terminal, a test or a notebook.
-
-    Args:
-        args: the command line, such as `["fit", "--config", "configs/image/digits.yaml"]`; the process's own if None.
-
-    Returns:
-        the command line object, with `.model`, `.datamodule`, `.trainer` and `.config`.
-
-    Raises:
-        SystemExit: with status 2 after one sentence on stderr when the input is wrong, with 130 after Ctrl-C, with 0
-            after --help or --print_config. With `--debug` among the arguments, wrong input raises InputError.
-    """
-    args = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in args
-    keep_freed_memory()
-    print_any_name()
-    for name in ("pytorch_lightning", "lightning_fabric"):  # tips, devices, seeds: the run's first line says more
-        logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
-    with without_hints():
-        try:
-            with ending_together():
-                try:
-                    return CLI([arg for arg in args if arg != "--debug"])
-                except Exception as error:
-                    if (status := failed_before(error)) is not None:  # which has said why
-                        leave(status, after_another=True)
-                    raise
-        except InputError as error:
-            if debug:
-                raise
-            # A process that reads data ahead hands on its whole traceback, which ends in the sentence.
-            print(f"error: {str(error).rpartition('InputError: ')[2].strip()}", file=sys.stderr)
-            leave(2)
-        except KeyboardInterrupt:
-            leave(130)
-        except Exception:
-            if not is_started():
-                raise
-            traceback.print_exc()
-            leave(1)
 
 
 class CLI(OpenCLI):

@@ -28,7 +28,7 @@ def counted(trainer: Trainer) -> str:
     return f"{trainer.current_epoch + 1:>{len(last)}}{'/' if last else ''}{last}"
 
 
-def in_words(counts: Mapping[str, int]) -> str:
+def counts_in_words(counts: Mapping[str, int]) -> str:
     """Counts of kinds in one line, the most first: "300 .jpg, 20 .png"."""
     return ", ".join(
         f"{count:,} {kind}" for kind, count in sorted(counts.items(), key=lambda kind: (-kind[1], kind[0]))
@@ -42,7 +42,7 @@ class DataLine(Callback):
         """Print it; the datamodule's own `setup` has been called."""
         if trainer.is_global_zero and hasattr(data := trainer.datamodule, "found"):  # type: ignore[attr-defined]
             counts = ", ".join(f"{count:,} in {split}" for split, count in data.found(stage).items())
-            left_out = in_words(data.left_out(stage))
+            left_out = counts_in_words(data.left_out(stage))
             print(f"data: {counts}{'; left out: ' if left_out else ''}{left_out}", file=sys.stderr, flush=True)
 
 

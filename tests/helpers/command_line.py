@@ -45,9 +45,8 @@ def fails(capsys, *args: str, status: int = 2) -> str:
     with pytest.raises(SystemExit) as stop:
         main(list(args))
     assert stop.value.code == status
-    said = capsys.readouterr().err
-    if said.startswith("data: "):  # what was found is right, then
-        said = said.partition("\n")[2]
+    *notes, said = capsys.readouterr().err.splitlines(keepends=True)
+    assert all(note.startswith("data: ") for note in notes), notes  # what was found, what another class drops
     assert said.startswith("error: ") and said.count("\n") == 1, said
     return said.removeprefix("error: ").strip()
 
