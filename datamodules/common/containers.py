@@ -17,8 +17,8 @@ from datamodules.common.whole import count_ogg_streams, require_whole
 from perceiver_lightning.errors import InputError
 
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-# Formats that state no length: FFmpeg guesses it from the bit rate or from the last time stamp.
 HIDDEN = {"avi", "gif", "ogg"}  # formats that FFmpeg reads to their end wherever that is
+# Formats that state no length: FFmpeg guesses it from the bit rate or from the last time stamp.
 UNSTATED = {"aac", "ac3", "avi", "eac3", "mp3", "mpeg", "mpegts", "nut", "ogg"}
 WORDS = {"video": "video", "audio": "sound"}  # for messages
 LONGEST = 86400.0  # seconds; a broken time stamp promises years, and pictures for all of them would eat all memory
@@ -180,10 +180,13 @@ def join_sound(
     if resampler is None or layout is None or rate is None:
         return np.empty((0, 1), np.int16), 1, 0.0
     runs[-1][1].extend(part.to_ndarray() for part in resampler.resample(None))
+    runs = [run for run in runs if run[1]]
+    if not runs:
+        return np.empty((0, 1), np.int16), 1, 0.0
     channels, place = av.AudioLayout(layout).nb_channels, 0
     joined: list[np.ndarray] = []
     for time, parts in runs:
-        run = np.concatenate(parts, 1).reshape(-1, channels) if parts else np.empty((0, channels), np.float32)
+        run = np.concatenate(parts, 1).reshape(-1, channels)
         gap = max(0, round((time - runs[0][0]) * rate) - place) if joined else 0
         joined += [np.zeros((gap, channels), run.dtype), run]
         place += gap + len(run)

@@ -156,7 +156,7 @@ class Files(DataModule, ABC):
 
     Attributes:
         kind: of the files; a class has it.
-        chosen: by stages, the splits that are to be read in the place of its own; see `Paired`.
+        chosen: the splits that are to be read in the place of its own, where another says so; see `Paired`.
         test_fraction: of data that are not split, the share that is cut off for test.
     """
 
@@ -190,7 +190,7 @@ class Files(DataModule, ABC):
         if facts.get("multilabel"):
             require(not balanced_sampling, "balanced_sampling", "false, as examples have several labels", "true")
         super().__init__(modalities, batch_size, num_workers, **facts)
-        self.chosen: dict[str, dict[str, Split]] = {}
+        self.chosen: dict[str, Split] = {}
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.balanced_sampling = balanced_sampling
@@ -226,7 +226,7 @@ class Files(DataModule, ABC):
     def setup(self, stage: str) -> None:
         """Find the files that the stage needs; read them here if they are to be cached or checked."""
         if any(getattr(self, f"{name}_set") is None for name in STAGE_SPLITS[stage]):
-            for name, split in (self.chosen.get(stage) or self.splits(stage)).items():
+            for name, split in self._stage(stage).items():
                 made = self.make_set(split, name == "train") if name in ("train", "val") else self.make_test_set(split)
                 setattr(self, f"{name}_set", made)
         for name in STAGE_SPLITS[stage]:
@@ -251,7 +251,14 @@ class Files(DataModule, ABC):
 
     def files(self, stage: str) -> dict[str, list[Split]]:
         """The files of each split that a stage needs, not read; in lists, as of others that have several sources."""
-        return {name: [split] for name, split in (self.chosen.get(stage) or self.splits(stage)).items()}
+        return {name: [split] for name, split in self._stage(stage).items()}
+
+    def _stage(self, stage: str) -> dict[str, Split]:
+        """The splits of a stage: those that are chosen, or its own."""
+        names = ("test",) if stage == "test" else ("train", "val")
+        if stage == "predict" or not set(names) <= set(self.chosen):
+            return self.splits(stage)
+        return {name: self.chosen[name] for name in names}
 
     def left_out(self, stage: str) -> Counter[str]:
         """What lies beside the files of a stage and is not read: each kind, and how many there are."""

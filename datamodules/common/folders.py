@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from datamodules.base import located
 from datamodules.common.classes import class_facts
@@ -14,6 +14,7 @@ from datamodules.common.splits import Kind, Split, one_of_each, shortened, split
 from perceiver_lightning.errors import InputError, require
 from perceiver_lightning.names import composed
 
+Found = TypeVar("Found")
 Layout = dict[str, dict[str, Path]]  # split, or "all" where there are none -> class -> its folder
 OPTIONS = "train_dir, val_dir and test_dir"
 
@@ -78,7 +79,9 @@ class InFolders:
     @cached_property
     def layout(self) -> Layout:
         """Which folders hold which class of which split; looked for once."""
-        return find_layout(self.folder, self.kind, self.given)
+        layout = find_layout(self.folder, self.kind, self.given)
+        check_places(layout)
+        return layout
 
     def _list(self, split: str) -> Split:
         layout, count = self.layout, self.num_classes
@@ -90,9 +93,9 @@ class InFolders:
         return list_classes(self.folder, split, layout, self.kind)
 
 
-def of_train(layout: Layout) -> dict[str, Path]:
-    """The classes, by which all splits are labelled."""
-    return layout.get("train") or layout["all"]
+def of_train(layout: Mapping[str, Found]) -> Found:
+    """The classes of train, by which all splits are labelled."""
+    return layout["train" if "train" in layout else "all"]
 
 
 def find_layout(root: Path, kind: Kind, given: Mapping[str, str | None]) -> Layout:
@@ -116,14 +119,19 @@ def find_layout(root: Path, kind: Kind, given: Mapping[str, str | None]) -> Layo
         return classes | {split: classes_in(chosen[split], None, kind) for split in chosen if split != "train"}
 
     named = {folder: split_named(folder.name) for folder in folders if split_named(folder.name)}
+    others = [folder for folder in folders if folder not in named]
     if chosen or any(map(folders_in, named)):
+        filled = [folder for folder in others if list_files(folder, kind.extensions, deep=False)[0]]
+        lone = f"{shortened(list(named))}, and {kind.name} in {shortened(filled)}: say which they are by {OPTIONS}"
+        is_sure = bool(chosen) or len(set(named.values())) > 1 or not filled
+        require(is_sure, str(root), "folders that are classes, or folders that are splits", lone)
         by_name = [(folder.name, folder) for folder in named if named[folder] not in chosen]
         found = one_of_each(by_name, str(root), OPTIONS)
-        return split_layout(root, found | chosen, [folder for folder in folders if folder not in named], kind)
-    # A single one among others may be a class: trains in photos, a test beside its control.
-    is_class = len(named) < len(folders) and len(set(named.values())) < 2
-    flat = f"{shortened(folders)} without: for files alone, name them in a table"
-    require(is_class or not folders, str(root), "splits with folders of classes", flat)
+        return split_layout(root, found | chosen, others, kind)
+    # Trains may be a class; what else is named as a split is one, without classes.
+    is_class = not named or (bool(others) and set(named.values()) == {"train"})
+    flat = f"{shortened(list(named))} without: name the files in a table, or say train_dir: . if these are classes"
+    require(is_class, str(root), "splits with folders of classes", flat)
     inside = {folder: folders_in(folder) for folder in folders}
     in_classes = any(split_named(place.name) == "train" for places in inside.values() for place in places)
     if in_classes and len(folders) > 1:
@@ -149,7 +157,7 @@ def layout_in_classes(root: Path, inside: Mapping[Path, Sequence[Path]]) -> Layo
     """The layout `<class>/<split>/*`, as ModelNet has it; errors as of `find_layout`."""
     layout: Layout = {}
     for folder, places in inside.items():
-        for split, place in one_of_each([(place.name, place) for place in places], str(folder), "root").items():
+        for split, place in one_of_each([(place.name, place) for place in places], str(folder), "removing one").items():
             layout.setdefault(split, {})[composed(folder.name)] = place
     for split, classes in layout.items():
         for folder in inside:
@@ -157,6 +165,16 @@ def layout_in_classes(root: Path, inside: Mapping[Path, Sequence[Path]]) -> Layo
             require(known, str(folder), f"a folder for {split}, as another class has it", "none")
     require_sure(root, list(layout.get("train", {}).values()))
     return layout
+
+
+def check_places(layout: Layout) -> None:
+    """Raise an InputError if a folder of one split is a folder of another, or lies in one."""
+    split_of = {place.resolve(): split for split, classes in layout.items() for place in classes.values()}
+    for split, classes in layout.items():
+        for place in map(Path.resolve, classes.values()):
+            for holder in (place, *place.parents):
+                other = split_of.get(holder, split)
+                require(other == split, str(place), "a folder of one split", f"one of {split} and of {other}")
 
 
 def classes_in(folder: Path, folders: Sequence[Path] | None, kind: Kind) -> dict[str, Path]:
@@ -211,15 +229,25 @@ def list_classes(root: Path, split: str, layout: Layout, kind: Kind) -> Split:
         paths += found
         labels += [labels_of[name]] * len(found)
         left_out += more
-    for holder in {folder.parent for folder in layout[split].values()}:
+    left_out += beside(root, split, layout, kind)
+    return Split(paths, [os.path.relpath(path, root) for path in paths], labels, str(root), kind, left_out=left_out)
+
+
+def beside(root: Path, split: str, layout: Layout, kind: Kind) -> Counter[str]:
+    """What lies beside the folders of a split's classes, and beside the splits, which is counted with train."""
+    left_out: Counter[str] = Counter()
+    used = {folder for classes in layout.values() for folder in classes.values()}
+    used |= {folder.parent for folder in used}
+    holders = {split: {folder.parent for folder in classes.values()} for split, classes in layout.items()}
+    first = split in ("train", "all")
+    own = holders[split] | {root} if first else holders[split] - of_train(holders) - {root}
+    others = []
+    for holder in own:
         for what, count in list_files(holder, (), deep=False)[1].items():
             left_out[f"{what} outside of the classes" if what in kind.extensions else what] += count
-    if split in ("train", "all"):
-        places = [folder for classes in layout.values() for folder in classes.values()]
-        used = {os.path.relpath(folder, root).split(os.sep)[0] for folder in places}
-        others = [folder.name for folder in folders_in(root) if folder.name not in used]
-        left_out.update([f"folder {name}" for name in others] if len(others) < 4 else ["other folders"] * len(others))
-    return Split(paths, [os.path.relpath(path, root) for path in paths], labels, str(root), kind, left_out=left_out)
+        others += [folder.name for folder in folders_in(holder) if folder not in used]
+    left_out.update([f"folder {name}" for name in others] if len(others) < 4 else ["other folders"] * len(others))
+    return left_out
 
 
 def list_unlabelled(folder: Path, kind: Kind) -> Split:

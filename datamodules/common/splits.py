@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ SPLIT_WORDS = {
     "val": r"val(id(ation)?)?|dev(el(opment)?)?",
     "test": r"test(ing)?|tst|eval(uation)?",
 }
+MOST_FOLDS = 20  # into which data with groups are cut, of which some are the part
 DATA_WORDS = r"(set|data|split|imgs?|images?|files?)?"
 
 
@@ -37,7 +39,7 @@ def split_named(name: str) -> str | None:
 
 
 def one_of_each(named: Iterable[tuple[str, Named]], where: str, options: str) -> dict[str, Named]:
-    """What is named by splits, by their splits; InputError where two are named by the same, or val and not train.
+    """What is named by splits, by their splits; InputError where two are named by the same.
 
     Args:
         named: pairs of a name and what it names; names of no split are passed over.
@@ -119,18 +121,11 @@ class Split:
     def take(self, rows: Sequence[int]) -> "Split":
         """Some of the examples, in the order given."""
 
-        def some(column: Sequence[Any] | None) -> Any:
-            return None if column is None else [column[row] for row in rows]
-
-        return replace(
-            self,
-            items=some(self.items),
-            names=some(self.names),
-            labels=some(self.labels),
-            strata=some(self.strata),
-            groups=some(self.groups),
-            middles=some(self.middles),
-        )
+        columns = {name: getattr(self, name) for name in ("items", "names", "labels", "strata", "groups", "middles")}
+        some: dict[str, Any] = {
+            name: [column[row] for row in rows] for name, column in columns.items() if column is not None
+        }
+        return replace(self, **some)
 
 
 def select(split: Split, rows: Sequence[int], key: str) -> Split:
@@ -147,13 +142,19 @@ def cut(split: Split, fraction: float, seed: int, key: str) -> tuple[Split, Spli
     Raises:
         InputError: a class is too small, or the part would have fewer examples than there are classes.
     """
-    rows, strata = np.arange(len(split.items)), split.labels if split.strata is None else split.strata
+    rows = np.arange(len(split.items))
+    strata: Any = split.labels if split.strata is None else split.strata
     try:
         if split.groups is None:
             rest, part = train_test_split(rows, test_size=fraction, random_state=seed, stratify=strata)
         else:
-            folds = StratifiedGroupKFold(max(2, round(1 / fraction)), shuffle=True, random_state=seed)
-            rest, part = next(folds.split(rows, strata, split.groups))
+            share = Fraction(fraction).limit_denominator(MOST_FOLDS)
+            folds = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=seed)
+            parts = [part for _, part in folds.split(rows, strata, split.groups)][: share.numerator]
+            part = np.concatenate(parts)
+            rest = np.setdiff1d(rows, part)
+            if alone := {strata[row] for row in part} - {strata[row] for row in rest}:
+                raise ValueError(f"all groups of {min(alone)} would be in one")
     except ValueError as error:
         raise InputError(
             f"{key}: expected to cut {fraction} of the {len(rows)} {split.kind.name} of {split.where} with every class "

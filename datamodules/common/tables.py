@@ -21,17 +21,20 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, delimiter="\t" if path.suffix == ".tsv" else ",")
-            lines, found = list(reader), list(reader.fieldnames or [])
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
+            found = list(reader.fieldnames or [])
+            lines = [(reader.line_num, line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected a CSV file, found one that cannot be read ({error})") from error
     require(set(columns) <= set(found), str(path), f"the columns {', '.join(columns)}", ", ".join(found) or "none")
+    require(len(set(found)) == len(found), str(path), "columns of different names", ", ".join(found))
     require(len(lines) > 0, str(path), "a line for each file", "none")
-    for number, line in enumerate(lines, 2):
+    for number, line in lines:
         more = line.get(None, [])  # what is beyond the named columns
         count = sum(line[name] is not None for name in found) + len(more)
         require(count == len(found), f"{path}, line {number}", f"{len(found)} columns, as the first line has", count)
-    return lines
+    return [line for _, line in lines]
 
 
 def check_present(paths: Sequence[str], table: Path, skip_absent: bool = False) -> None:
@@ -56,7 +59,8 @@ class InTables:
     """Files by a CSV with a line for each: its path, its label or labels, its fold; or by a CSV a split.
 
     Folds are named as splits are (train, val, test, or `dev`, `Testing` ...): `test_fold` and `val_fold` say which fold
-    is which where names do not, as of numbers; then all others are train. The classes are all labels, sorted.
+    is which where names do not, as of numbers; then all others are train. The classes are all labels, sorted; those of
+    train.csv where there are several tables.
 
     Args:
         table: the CSV file, whose first line names its columns; or a folder with `train.csv`, `test.csv` and perhaps
@@ -148,7 +152,7 @@ class InTables:
             name, text = line[self.path_column], line.get(self.label_column)
             labels = None if text is None else self._labels(text, f"{path}, {name}")
             fold = "" if fold_column is None else line[fold_column].strip()
-            found.append(Line(name, os.path.normpath(path.parent / name), labels, fold))
+            found.append(Line(name, os.path.abspath(path.parent / name), labels, fold))
         return found
 
     def _labels(self, text: str, where: str) -> tuple[str, ...]:
@@ -202,7 +206,7 @@ def lines_of_folds(lines: Sequence[Line], given: Mapping[str, str | int | None],
         if named is not None:
             split_of[fold] = named
     rest = [fold for fold in folds if fold not in split_of]
-    require(not rest or bool(split_of), "test_fold", there, "null")
+    require(not rest or any(fold is not None for fold in given.values()), "test_fold", there, "null")
     unsure = f"{', '.join(rest)} beside {', '.join(split_of)}"
     require(not rest or "train" not in split_of.values(), str(table), "folds of train, val and test", unsure)
     split_of |= dict.fromkeys(rest, "train")

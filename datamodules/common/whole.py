@@ -35,7 +35,12 @@ def require_whole(path: Path, form: str) -> None:
 
 def count_ogg_streams(path: Path) -> int:
     """The streams of an Ogg file, side by side or one behind the other."""
-    return path.read_bytes().count(b"OggS\0\x02")
+    mark, count, rest = b"OggS\0\x02", 0, b""
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 24):
+            count += (rest + piece).count(mark)
+            rest = piece[1 - len(mark) :]
+    return count
 
 
 def _ends_in_a_page(path: Path) -> bool:
@@ -101,7 +106,7 @@ def _size_of_asf(path: Path) -> int:
     """The bytes that the header of a WMV, WMA or ASF tells."""
     with open(path, "rb") as file:
         about = file.read(1 << 16).partition(PROPERTIES)[2]
-    is_live = len(about) > 64 and about[64] & 1  # then the size is not filled in
+    is_live = len(about) > 72 and about[72] & 1  # then the size is not filled in
     return 0 if is_live else int.from_bytes(about[24:32], "little")
 
 

@@ -1,101 +1,137 @@
 """Files of several datamodules brought into the same splits, by the keys in their names."""
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from datamodules.common.files import Files
 from datamodules.common.splits import Split, cut
-from perceiver_lightning.errors import require
+from perceiver_lightning.errors import InputError, require
 
 log = logging.getLogger(__name__)
 
+# What the files of a datamodule may become that are listed under these names.
+ANY = {"all": {"train", "val", "test"}, "train": {"train", "val"}}
 
-def split_by_key(
-    datamodules: Mapping[str, Files], stage: str, key_of: Callable[[str, str], str]
-) -> dict[str, dict[str, Split]]:
-    """The splits of a stage, of each datamodule, such that all files of one key are in one split.
 
-    A key is in the split that the data themselves have it in. Where none of them has one, keys are cut by seed as files
-    are, by the settings of the first datamodule. A key that one of them lacks is left out.
+class Group(NamedTuple):
+    """The files of one key in one list of a datamodule, and the splits that they may be in."""
+
+    source: str
+    splits: frozenset[str]
+    rows: list[int]
+
+
+def split_by_key(datamodules: Mapping[str, Files], key_of: Callable[[str, str], str]) -> dict[str, dict[str, Split]]:
+    """The splits of each datamodule, such that files of one key are in one split where their data do not say otherwise.
+
+    Files stay in the split that their own data have them in, and those that belong to them, of data that are not split,
+    go there, too. What none of them splits is cut by seed, by key, with the settings of the first datamodule. What has
+    no counterpart in any split is left out.
 
     Args:
         datamodules: by their names.
-        stage: fit, validate or test.
         key_of: of a datamodule's name and a file's name, the file's key.
 
     Returns:
         name of each datamodule -> split -> its files.
 
     Raises:
-        InputError: no key is in all; keys are too few to cut.
+        InputError: no key is in all; one is in two splits of a datamodule, and another is not split; keys are too few
+            to cut.
     """
-    listed = {name: _listed(data, stage) for name, data in datamodules.items()}
-    rows: dict[str, dict[str, dict[str, list[int]]]] = {}  # of each datamodule, of each split, of each key
-    for name, splits in listed.items():
-        rows[name] = {split: {} for split in splits}
-        for split, files in splits.items():
-            for row, text in enumerate(files.names):
-                rows[name][split].setdefault(key_of(name, text), []).append(row)
-    own = {name: dict.fromkeys(key for keys in splits.values() for key in keys) for name, splits in rows.items()}
-    common = [key for key in next(iter(own.values())) if all(key in keys for keys in own.values())]
-    starts = "; ".join(f"the first of {name!r} is {next(iter(keys))!r}" for name, keys in own.items())
-    require(len(common) > 0, "key", f"keys in {stage} that all have", f"none; {starts}")
+    listed = {name: _listed(data) for name, data in datamodules.items()}
+    groups = {name: _groups(name, splits, key_of) for name, splits in listed.items()}
+    first, *_ = groups
+    keys_of: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    to_cut: dict[frozenset[str], list[str]] = {}
+    for key in groups[first]:
+        own = [groups[name].get(key, []) for name in groups]
+        common = frozenset.intersection(*(frozenset().union(*(group.splits for group in one)) for one in own))
+        for may_be in _together(common, [group.splits for one in own for group in one]):
+            if len(may_be) > 1:
+                is_free = all(any(may_be <= group.splits for group in one) for one in own)
+                where = f"one split for {key!r}, as one of {', '.join(datamodules)} is not split"
+                require(is_free, "key", where, f"it in {', '.join(sorted(may_be))}")
+                to_cut.setdefault(may_be, []).append(key)
+            for split in may_be if len(may_be) == 1 else ():
+                keys_of[split].append(key)
+    for may_be, keys in to_cut.items():
+        parts = _cut(first, datamodules[first], listed[first], groups[first], keys, may_be)
+        for split, part in parts.items():
+            keys_of[split] += part
+    starts = "; ".join(f"the first of {name!r} is {next(iter(keys), None)!r}" for name, keys in groups.items())
+    require(any(keys_of.values()), "key", "keys that all have", f"none; {starts}")
 
-    found: dict[str, dict[str, Split]] = {name: {} for name in datamodules}
-    for split, keys in _keys_of_splits(next(iter(datamodules.items())), listed, rows, common, stage).items():
-        for name, own_rows in rows.items():
-            source = split if split in own_rows else next(iter(own_rows))  # that which is cut
-            taken = sorted(row for key in keys for row in own_rows[source].get(key, []))
-            found[name][split] = listed[name][source].take(taken)
+    found: dict[str, dict[str, Split]] = {}
     for name, splits in listed.items():
-        alone = sum(len(files.items) for files in splits.values())
-        alone -= sum(len(part) for keys in rows[name].values() for key, part in keys.items() if key in common)
+        found[name] = {}
+        for split, keys in keys_of.items():
+            taken = [group for key in keys for group in groups[name][key] if split in group.splits]
+            if taken:
+                rows = sorted(row for group in taken for row in group.rows)
+                found[name][split] = splits[taken[0].source].take(rows)
+        alone = sum(len(one.items) for one in splits.values()) - sum(len(one.items) for one in found[name].values())
         if alone:
-            log.warning(f"{stage}: left out {alone} examples of {name!r}, which have no counterpart")
+            log.warning(f"left out {alone} examples of {name!r}, which have no counterpart")
     return found
 
 
-def _listed(data: Files, stage: str) -> dict[str, Split]:
-    """The files of a stage as the data themselves split them, or "all"."""
+def _listed(data: Files) -> dict[str, Split]:
+    """The files as the data themselves split them, or "all"."""
     if (whole := data.find_all()) is not None:
         return {"all": whole}
-    if stage == "test":
-        return {"test": data.find_test()}
     train, val = data.find_train()
-    return {"train": train} if val is None else {"train": train, "val": val}
+    found = {"train": train} if val is None else {"train": train, "val": val}
+    try:
+        return {**found, "test": data.find_test()}
+    except InputError:  # said when the test is asked for
+        return found
 
 
-def _keys_of_splits(
-    first: tuple[str, Files],
-    listed: Mapping[str, Mapping[str, Split]],
-    rows: Mapping[str, Mapping[str, Mapping[str, list[int]]]],
+def _groups(name: str, splits: Mapping[str, Split], key_of: Callable[[str, str], str]) -> dict[str, list[Group]]:
+    """The files of a datamodule by their keys."""
+    groups: dict[str, list[Group]] = {}
+    for source, files in splits.items():
+        may_be = frozenset({source}) if source == "train" and "val" in splits else frozenset(ANY.get(source, {source}))
+        rows: dict[str, list[int]] = {}
+        for row, text in enumerate(files.names):
+            rows.setdefault(key_of(name, text), []).append(row)
+        for key, own in rows.items():
+            groups.setdefault(key, []).append(Group(source, may_be, own))
+    return groups
+
+
+def _together(common: frozenset[str], of_groups: Iterable[frozenset[str]]) -> list[frozenset[str]]:
+    """Splits that all have a key for, those put together between which the files of a group may be divided."""
+    parts = [frozenset({split}) for split in sorted(common)]
+    for own in of_groups:
+        touched = [part for part in parts if part & own]
+        parts = [part for part in parts if not part & own] + [frozenset().union(*touched)] * bool(touched)
+    return parts
+
+
+def _cut(
+    name: str,
+    data: Files,
+    splits: Mapping[str, Split],
+    groups: Mapping[str, list[Group]],
     keys: list[str],
-    stage: str,
+    may_be: frozenset[str],
 ) -> dict[str, list[str]]:
-    """The keys of each split of a stage: see `split_by_key`."""
-    name, data = first
-    label_of: dict[str, Any] = {}
-    for split, files in listed[name].items():
-        for key, part in rows[name][split].items():
-            label_of.setdefault(key, 0 if files.labels is None or files.several else files.labels[part[0]])
+    """The keys of train and val, and of test if they may be that, as `Files` cuts its own files."""
+    free = [next(group for group in groups[key] if may_be <= group.splits) for key in keys]
+    sources, rows = [splits[group.source] for group in free], [group.rows[0] for group in free]
 
-    def parts(keys: list[str], fraction: float, option: str) -> tuple[list[str], list[str]]:
-        """The rest, and the share that is cut off, with the same share of each class."""
-        whole = Split(keys, keys, [label_of[key] for key in keys], f"the keys of {name!r}", data.kind)
-        rest, part = cut(whole, fraction, data.split_seed, option)
-        return list(rest.items), list(part.items)
+    def column(of: str) -> list[Any] | None:
+        columns = [getattr(source, of) for source in sources]
+        return None if None in columns else [values[row] for values, row in zip(columns, rows, strict=True)]
 
-    if all("all" in splits for splits in rows.values()):
-        keys, test = parts(keys, data.test_fraction, "test_fraction")
-        if stage == "test":
-            return {"test": test}
-    elif stage == "test":
-        return {"test": keys}
-    firm = [splits for splits in rows.values() if "val" in splits]
-    if not firm:
-        train, val = parts(keys, data.val_fraction, "val_fraction")
-        return {"train": train, "val": val}
-    val = [key for key in keys if all(key in splits["val"] for splits in firm)]
-    train = [key for key in keys if not any(key in splits["val"] for splits in firm)]
-    return {"train": train, "val": val}
+    labels: list[Any] | None = [0] * len(keys) if sources[0].several else column("labels")
+    whole = Split(keys, keys, labels, f"the keys of {name!r}", data.kind, groups=column("groups"))
+    test: dict[str, list[str]] = {}
+    if "test" in may_be:
+        whole, part = cut(whole, data.test_fraction, data.split_seed, "test_fraction")
+        test = {"test": list(part.items)}
+    train, val = cut(whole, data.val_fraction, data.split_seed, "val_fraction")
+    return {"train": list(train.items), "val": list(val.items), **test}

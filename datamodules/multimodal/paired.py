@@ -124,23 +124,24 @@ class Paired(DataModule):
             return
         if stage == "predict" and self.key is None:
             raise InputError("key: expected a regular expression, as examples to predict have no labels, found null")
-        self._choose(stage)
+        if stage != "predict":
+            self._choose()
         for data in self.datamodules.values():
             data.setup(stage)
         for split in absent:
             setattr(self, f"{split}_set", self._pair(split))
 
-    def _choose(self, stage: str) -> None:
-        """By key, tell each datamodule which files its splits have."""
+    def _choose(self) -> None:
+        """By key, tell each datamodule which files its splits have; once."""
         files = {name: data for name, data in self.datamodules.items() if isinstance(data, Files)}
-        if self.key is not None and stage != "predict" and len(files) == len(self.datamodules):
-            splits = split_by_key(files, stage, self._key_of)
-            for name, own in files.items():
-                own.chosen[stage] = splits[name]
+        if self.key is None or len(files) < len(self.datamodules) or any(data.chosen for data in files.values()):
+            return
+        for name, splits in split_by_key(files, self._key_of).items():
+            files[name].chosen = splits
 
     def files(self, stage: str) -> dict[str, list[Split]]:
         """The files of each split that a stage needs, of all datamodules of files."""
-        self._choose(stage)
+        self._choose()
         found: dict[str, list[Split]] = {}
         for data in self.datamodules.values():
             for split, sources in data.files(stage).items() if isinstance(data, Files | Paired) else ():

@@ -48,9 +48,9 @@ def check_splits(data: Any) -> bool:
     equal, compared = equal_items(splits)
     total = sum(len(source.items) for sources in splits.values() for source in sources)
     if compared < total:
-        console.print(f"not compared: {total - compared:,} examples, which are neither files nor arrays")
+        console.print(f"not compared: {total - compared:,} examples, which cannot be read as files or arrays")
     if not equal:
-        console.print("no file is in two splits")
+        console.print(f"no file is in two of {', '.join(splits)}")
         return False
     console.print(f"[bold red]in two splits: {len(equal):,} of equal content[/]")
     for one, other in equal[:SHOWN]:
@@ -62,8 +62,9 @@ def check_splits(data: Any) -> bool:
 
 def endings(items: Sequence[Any]) -> Counter[str]:
     """How many files there are of each ending; other items are "in memory"."""
-    are_files = (item if isinstance(item, str | os.PathLike) else None for item in items)
-    return Counter("in memory" if path is None else os.path.splitext(path)[1].lower() for path in are_files)
+    return Counter(
+        os.path.splitext(item)[1].lower() if isinstance(item, str | os.PathLike) else "in memory" for item in items
+    )
 
 
 def _classes(source: Any, data: Any) -> str:
@@ -93,8 +94,8 @@ def equal_items(splits: Mapping[str, Sequence[Any]]) -> tuple[list[tuple[str, st
     by_content: dict[bytes, dict[str, str]] = defaultdict(dict)
     for split, name, item in track(alike, "Comparing files", transient=True, disable=not alike):
         by_content[_digest(item)].setdefault(split, f"{split}: {name}")
-    pairs = [tuple(found.values())[:2] for found in by_content.values() if len(found) > 1]
-    return [(one, other) for one, other in pairs], sum(map(len, by_size.values()))
+    pairs = [tuple(found.values()) for found in by_content.values() if len(found) > 1]
+    return [(one, other) for one, other, *_ in pairs], sum(map(len, by_size.values()))
 
 
 def _size(item: Any) -> int | None:

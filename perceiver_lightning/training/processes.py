@@ -28,6 +28,8 @@ from perceiver_lightning.private import handle_sigterm, notice_sigterm, observe_
 SECONDS = 8.0  # in which the first process may end by itself, and keep its state
 FIRST = "PERCEIVER_FIRST_TO_FAIL"  # an environment variable: the file of whichever process fails first
 
+STARTER = "PERCEIVER_STARTER"  # another: the first process, which may be gone before a process that it started looks
+
 children: list[Popen] = []  # what the first process has started
 
 
@@ -40,11 +42,13 @@ def is_started() -> bool:
 def ending_together() -> Iterator[None]:
     """What is done inside ends in all processes when it fails in one."""
     if is_started():
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+        parent = int(os.environ.get(STARTER, os.getppid()))
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
         yield
         return
     observe_children_with(_watch_children)
     os.environ[FIRST] = os.path.join(tempfile.gettempdir(), f"perceiver-{uuid.uuid4()}")
+    os.environ[STARTER] = str(os.getpid())
     try:
         yield
     except BaseException:
@@ -58,7 +62,7 @@ def ending_together() -> Iterator[None]:
             children.clear()
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.environ[FIRST])
-        del os.environ[FIRST]
+        del os.environ[FIRST], os.environ[STARTER]
 
 
 def failed_before(error: BaseException) -> int | None:
@@ -86,7 +90,7 @@ def leave(status: int, after_another: bool = False) -> NoReturn:
     One that was started does not wait for what others may never send.
     """
     until = time.monotonic() + SECONDS
-    while after_another and children and time.monotonic() < until and not any(child.poll() for child in children):
+    while after_another and time.monotonic() < until and not any(child.poll() for child in children):
         time.sleep(0.1)
     if is_started():
         sys.stdout.flush()

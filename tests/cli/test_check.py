@@ -40,7 +40,7 @@ def test_check_says_what_each_split_holds(pets, capsys):
     ]
     assert [line for line in said.splitlines() if line][-2:] == [
         "left out: 1 .md, 1 hidden",
-        "no file is in two splits",
+        "no file is in two of train, val, test",
     ]
     assert not Path("runs").exists()
 

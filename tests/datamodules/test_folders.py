@@ -78,6 +78,10 @@ def test_files_of_splits_without_classes_are_no_classes(tmp_path):
     make(tmp_path, "train", "test")
     with pytest.raises(InputError, match="expected splits with folders of classes, found test, train without"):
         WordFolder(str(tmp_path))
+    make(tmp_path / "pets", "cat", "dog", "test")
+    with pytest.raises(InputError, match="expected splits with folders of classes, found test without"):
+        WordFolder(str(tmp_path / "pets"))
+    assert sizes(tmp_path / "pets", train_dir=".")[0] == ["cat", "dog", "test"]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,7 @@ def test_files_of_splits_without_classes_are_no_classes(tmp_path):
         (["a", "b", "pets/a", "pets/b"], "pets: expected words of one class, found folders called a, b, too"),
         (["train/train/a", "train/train/b"], "train: expected one folder .*, found train alone, with the folders a, b"),
         (["a/train/x", "a/train/y", "b/train/x", "b/train/y"], "found train, train, which all hold x, y"),
+        (["bus", "train_station/in", "train_station/out"], "found train_station, and words in bus: say which"),
         (["a/train", "b/train", "b/test"], "a: expected a folder for test, as another class has it, found none"),
     ],
 )
@@ -114,6 +119,19 @@ def test_folders_of_splits_may_be_named_by_hand(tmp_path):
     assert sizes(tmp_path / "mixed", train_dir=".", test_dir="held") == (PET_SPLITS[0], {**PET_SPLITS[1], "test": 10})
     with pytest.raises(InputError, match=f"val_dir: expected a folder in root, found no folder {tmp_path}/none"):
         WordFolder(str(tmp_path), train_dir="seen", val_dir="none")
+
+
+def test_no_folder_is_of_two_splits(tmp_path):
+    make(tmp_path, "train/cat", "train/dog", "train/dog/deep/held")
+    for options, place in (
+        ({"train_dir": "train", "test_dir": "train"}, "train/cat"),
+        ({"train_dir": "train", "test_dir": "train/dog/deep"}, "train/dog/deep/held"),
+    ):
+        with pytest.raises(InputError, match=f"{tmp_path}/{place}: expected a folder of one split, found one of"):
+            WordFolder(str(tmp_path), **options)
+    (tmp_path / "test").symlink_to(tmp_path / "train")
+    with pytest.raises(InputError, match="train/cat: expected a folder of one split"):
+        WordFolder(str(tmp_path))
 
 
 def test_splits_may_lie_in_classes(tmp_path):
@@ -146,11 +164,20 @@ def test_hidden_entries_are_no_data_at_any_depth(tmp_path, entry):
 
 
 def test_what_is_left_out_is_counted(tmp_path):
-    make(tmp_path, "train/cat", "train/dog", "labels")
-    for name in ("train/cat/a.TEXT", "train/cat/b.md", "train/dog/c", "train/lost.txt", "train/notes.md"):
+    make(tmp_path, "train/cat", "train/dog")
+    (tmp_path / "labels").mkdir()
+    for name in (
+        "train/cat/a.TEXT",
+        "train/cat/b.md",
+        "train/dog/c",
+        "train/lost.txt",
+        "train/notes.md",
+        "more.md",
+        "labels/a.md",
+    ):
         (tmp_path / name).touch()
     data = WordFolder(str(tmp_path))
-    found = {".md": 2, "without ending": 1, ".txt outside of the classes": 1, "folder labels": 1}
+    found = {".md": 3, "without ending": 1, ".txt outside of the classes": 1, "folder labels": 1}
     assert data.find_train()[0].left_out == found
     assert [len(split.items) for split in data.splits("fit").values()] == [18, 3]
     assert data.splits("fit")["val"].left_out == {}

@@ -51,3 +51,17 @@ def test_several_labels_become_zeros_and_ones():
 def test_what_cannot_be_cut_is_said():
     with pytest.raises(InputError, match=r"^val_fraction: expected to cut 0.5 of the 3 words of here with every class"):
         cut(words([0, 0, 1]), 0.5, 0, "val_fraction")
+
+
+@given(st.sampled_from([0.1, 0.25, 0.3, 0.4, 0.5]))
+def test_groups_are_cut_by_any_fraction(fraction):
+    groups = [i // 2 for i in range(400)]
+    rest, part = cut(words([group % 2 for group in groups], groups=groups), fraction, 0, "val_fraction")
+    assert abs(len(part.items) / 400 - fraction) < 0.02 and not set(rest.groups) & set(part.groups)
+
+
+def test_a_class_of_one_group_cannot_be_cut():
+    groups = [0, 0, *range(1, 9)]
+    with pytest.raises(InputError, match="all groups of 1 would be in one"):
+        for seed in range(9):
+            cut(words([1, 1, *[0] * 8], groups=groups), 0.5, seed, "val_fraction")

@@ -35,7 +35,7 @@ def sizes(table: Path, **options) -> dict[str, int]:
         ({"train_clean": 10, "train_other": 10, "test": 8}, {}, (18, 2, 8)),
         ({"1": 10, "2": 10, "3": 8}, {"test_fold": 3}, (18, 2, 8)),
         ({"1": 10, "2": 10, "3": 8}, {"test_fold": 3, "val_fold": "2"}, (10, 10, 8)),
-        ({"1": 10, "2": 10, "test": 8}, {}, (18, 2, 8)),
+        ({"1": 10, "2": 10, "test": 8}, {"test_fold": "test"}, (18, 2, 8)),
         ({"a": 20, "val": 6, "b": 8}, {"test_fold": "b"}, (20, 6, 8)),
     ],
 )
@@ -46,11 +46,16 @@ def test_folds_are_splits_by_their_names_or_as_they_are_given(tmp_path, folds, o
 @pytest.mark.parametrize(
     ("folds", "options", "sentence"),
     [
+        (["val", "test", "exclude"], {}, r"test_fold: expected one of exclude, test, val, the folds in .*, found null"),
         (["1", "2"], {}, "test_fold: expected one of 1, 2, the folds in .*, found null"),
         (["train", "val", "dev", "test"], {}, "val_fold: expected one fold of .* for val, found val and dev"),
         (["train", "test", "eval"], {}, "test_fold: expected one fold of .* for test, found test and eval"),
         (["train", "val", "dev"], {"val_fold": "dev"}, "val_fold: expected one fold of .* for val, found val and dev"),
-        (["train", "test", "spare"], {}, "expected folds of train, val and test, found spare beside test, train"),
+        (
+            ["train", "test", "spare"],
+            {"test_fold": "test"},
+            "expected folds of train, val and test, found spare beside test, train",
+        ),
         (["val", "test"], {}, "expected a fold for train, found test, val"),
         (["train", "test"], {"val_fold": 1}, "val_fold: expected one of test, train, the folds in .*, found 1"),
     ],
@@ -81,6 +86,18 @@ def test_a_file_is_in_one_split(tmp_path):
         WordTable(append(table, "train/2.txt,a,train"))
     with pytest.raises(InputError, match=r"expected train/2.txt once, as a part of all is cut off by chance, found it"):
         WordTable(str(table), fold_column=None)
+
+
+def test_absolute_and_relative_paths_are_one_file(tmp_path):
+    table = write(tmp_path, {"train": 20, "test": 8})
+    with pytest.raises(InputError, match="in one split, found it in train and test"):
+        WordTable(append(table, f"{tmp_path}/train/2.txt,a,test"))
+
+
+def test_columns_of_one_name_are_named(tmp_path):
+    (tmp_path / "table.csv").write_text("path,label,label\na.txt,a,b\n")
+    with pytest.raises(InputError, match="expected columns of different names, found path, label, label"):
+        WordTable(str(tmp_path / "table.csv"), fold_column=None)
 
 
 def test_a_table_a_split(tmp_path):
