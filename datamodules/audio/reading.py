@@ -12,6 +12,7 @@ import torch
 from torchaudio.transforms import Resample
 
 from datamodules.audio.sndfile import read_samples
+from datamodules.common.say import say_once
 from datamodules.common.splits import Kind
 from perceiver_lightning.errors import InputError, require
 
@@ -108,18 +109,9 @@ def scaled(sound: np.ndarray, most: float, where: str) -> np.ndarray:
     if peak > MIXED or (sound == sound.round()).all():
         full = next((2.0**bits for bits in (15, 23, 31) if peak <= 2.0**bits * 1.5), peak)
         divisor, what = (full, f"{full:.0f}") if peak < full else (peak, "their peak")
-    _say(f"found samples up to {{peak:g}}, where full scale is 1: files like it are divided by {what}", where, peak)
+    line = f"found samples up to {peak:g}, where full scale is 1: files like it are divided by {what}"
+    say_once(log, f"beyond full scale, {what}", f"{where}: {line}")
     return sound / np.float32(divisor)
-
-
-_said: set[str] = set()
-
-
-def _say(sentence: str, where: str, peak: float) -> None:
-    """Log a sentence once for all files alike."""
-    if sentence not in _said:
-        _said.add(sentence)
-        log.warning(f"{where}: {sentence.format(peak=peak)}")
 
 
 def to_int16(sound: np.ndarray) -> np.ndarray:

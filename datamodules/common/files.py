@@ -4,6 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -100,6 +101,9 @@ class FileSet(Dataset, ABC):
         elif skip_broken:
             sound = list(map_in_threads(self._is_sound, kept, f"Looking for broken {where}"))
             kept = [row for row in kept if sound[row]]
+        elif len(self):
+            with suppress(InputError):  # workers do not say what is odd of files: see `datamodules.common.say`
+                self.content(0)
         left_out = sorted(set(range(len(self))) - set(kept))
         broken = [self.split.names[row] for row in left_out]
         self.split, self.rows, self.prepared = self.split.take(kept), kept, True

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ class InTables:
         self.test_fraction = test_fraction
         names: list[str] | None = None
         if self.table.exists() or num_classes is None:
-            lines = self._lines()
+            lines = self.lines
             known = lines["train"] if self.table.is_dir() else [line for split in lines.values() for line in split]
             names = sorted({name for line in known for name in line.labels or ()})
             where = f"{len(names)}, the labels in {self.table}"
@@ -124,14 +125,15 @@ class InTables:
         Raises:
             InputError: there is no such fold; a file is absent, unless that is to be skipped when it is read.
         """
-        return self._split("train"), self._split("val") if "val" in self._lines() else None
+        return self._split("train"), self._split("val") if "val" in self.lines else None
 
     def find_test(self) -> Split:
         """The files of test; errors as of `find_train`."""
         return self._split("test")
 
-    def _lines(self) -> dict[str, list[Line]]:
-        """The lines of each split, or of "all"; no file is in two of them."""
+    @cached_property
+    def lines(self) -> dict[str, list[Line]]:
+        """The lines of each split, or of "all"; no file is in two of them. Read once."""
         if self.table.is_dir():
             tables = files_of_splits(self.table, (".csv", ".tsv"))
             require("train" in tables, "table", f"train.csv in the folder {self.table}", shortened(tables) or "none")
@@ -165,7 +167,7 @@ class InTables:
 
     def _split(self, split: str) -> Split:
         """The files of a split, not read yet."""
-        lines = self._lines()
+        lines = self.lines
         found = f"those of {', '.join(sorted(lines))}"
         require(split in lines, f"{split}_fold", f"{self.kind.name} of {split} in {self.table}", found)
         paths, names = [line.path for line in lines[split]], [line.name for line in lines[split]]

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +82,7 @@ class ImageSet(FileSet):
         return pack(self.decode(row))
 
     def prepare(self, skip_broken: bool, cache: bool, folder: Path | None = None) -> list[str]:
-        """As `FileSet.prepare`; images in memory are made tensors once, not each time.
-
-        A look at the first image comes before: what is left out of it is said here.
-        """
-        if not self.prepared and not cache and len(self):
-            with suppress(InputError):
-                self.decode(0)
+        """As `FileSet.prepare`; images in memory are made tensors once, not each time."""
         broken = super().prepare(skip_broken, cache, folder)
         if self.images is None and self.arrays and self.arrays["images"].folder is None:
             images = [unpack(self.content(row)["images"], self.channels) for row in range(len(self))]

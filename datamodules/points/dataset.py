@@ -1,9 +1,7 @@
 """The dataset that reads and normalises point clouds."""
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from datamodules.common.files import FileSet
 from datamodules.common.splits import Kind, Split
 from datamodules.points.geometry import Geometry
 from datamodules.points.reading import POINT_EXTENSIONS, Into, checked, choose, frame, is_coarse, read_points
-from perceiver_lightning.errors import InputError, require
+from perceiver_lightning.errors import require
 
 POINTS = Kind("point clouds", POINT_EXTENSIONS, read_points)
 
@@ -95,13 +93,6 @@ class PointSet(FileSet):
         """One cloud, of `num_points` points if it has as many."""
         points = choose(self.cloud(row), self.num_points, self.seed)
         return self.example(row, {"points": {"content": points[:, 3:], "positions": points[:, :3]}})
-
-    def prepare(self, skip_broken: bool, cache: bool, folder: Path | None = None) -> list[str]:
-        """As `FileSet.prepare`, after a look at the first cloud: what is left out of it is said here."""
-        if not self.prepared and not cache and len(self):
-            with suppress(InputError):
-                self.read("points", 0)
-        return super().prepare(skip_broken, cache, folder)
 
     def cloud(self, row: int) -> Tensor:
         """All points of one cloud, normalised: float32 (M, 3 + C)."""

@@ -151,7 +151,7 @@ def test_each_container_of_pyav(tmp_path, ending, codec, form, off, tells):
 @pytest.fixture
 def said(caplog, monkeypatch):
     """What is logged, as in a process that has said nothing yet."""
-    monkeypatch.setattr(reading, "_said", set())
+    monkeypatch.setattr("datamodules.common.say._said", set())
     caplog.set_level(logging.WARNING)
     return caplog
 

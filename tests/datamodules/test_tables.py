@@ -119,6 +119,7 @@ def test_a_table_a_split(tmp_path):
     with pytest.raises(InputError, match=r"expected the column label of test, found none"):
         data.splits("test")
     (tmp_path / "test.csv").write_text("path,label\ntest/0.txt,c\n")
+    data = WordTable(str(tmp_path))
     with pytest.raises(InputError, match=r"test/0.txt: expected a label of a, b, found c"):
         data.splits("test")
     (tmp_path / "train.tsv").unlink()
