@@ -57,6 +57,7 @@ from perceiver_lightning.training.progress import Bar, EpochLines
 from perceiver_lightning.training.stopping import Finite, Patience
 from perceiver_lightning.training.wandb_logger import Wandb
 from perceiver_lightning.training.wandb_report import WandbReport
+from perceiver_lightning.yaml_text import each_string
 
 PROGRAM = "python -m perceiver_lightning"
 
@@ -167,7 +168,7 @@ class CLI(OpenCLI):
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             for line in self.command.lines:
                 print(line, file=sys.stderr)
-        self.config = parser.parse_args(self.command.args)
+        self.config = each_string(parser.parse_args(self.command.args), str)
 
     def set_seed(self) -> None:
         """Seed by the config."""
