@@ -26,12 +26,11 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from perceiver_lightning.analysis.runs import read_run, summary_table
 from perceiver_lightning.cli.facts import fill_in_facts, link_facts
-from perceiver_lightning.cli.messages import in_words, without_hints
+from perceiver_lightning.cli.messages import in_words, tell, without_hints
 from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead
 from perceiver_lightning.cli.reports import (
     how_to_resume,
@@ -43,6 +42,7 @@ from perceiver_lightning.cli.reports import (
 )
 from perceiver_lightning.cli.resume import Memory, read_checkpoint
 from perceiver_lightning.cli.summary import SummaryTrainer
+from perceiver_lightning.cli.unused import Unreached, without_effect
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.names import print_any_name
 from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
@@ -165,9 +165,7 @@ class CLI(OpenCLI):
         """Parse; Lightning's own warns of arguments in sys.argv."""
         parsers = map(self.subcommand_parser, self.subcommands())
         Parser.keys = {action.dest for subparser in parsers for action in actions(subparser)}
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            for line in self.command.lines:
-                print(line, file=sys.stderr)
+        tell(self.command.lines)
         self.config = each_string(parser.parse_args(self.command.args), str)
 
     def set_seed(self) -> None:
@@ -188,6 +186,8 @@ class CLI(OpenCLI):
             raise InputError(f"{self.subcommand}: expected --ckpt_path FILE, the checkpoint of a run, found none")
         if ckpt_path is not None and self.command.memory is None:  # named in a config, not as a flag
             self.memory = read_checkpoint(ckpt_path)
+        if self.subcommand == "fit":
+            tell(without_effect(config.as_dict()))
         if self.subcommand == "fit" and not self.memory.resumable:
             raise InputError(
                 f"--ckpt_path: expected the optimiser's state to go on with, found only weights in {ckpt_path}"
@@ -250,7 +250,15 @@ class CLI(OpenCLI):
             without = (*without, Patience)
         callbacks = [callback for callback in callbacks if not isinstance(callback, without)]
         report = [WandbReport()] if any(isinstance(logger, Wandb) for logger in config["logger"]) else []
-        return [Finite(), *callbacks, LearningRateMonitor(), ConfigWins(), EpochLines(), *report]
+        return [
+            Finite(),
+            Unreached(asked.as_dict()),
+            *callbacks,
+            LearningRateMonitor(),
+            ConfigWins(),
+            EpochLines(),
+            *report,
+        ]
 
     # ---- what is done with it
 
