@@ -52,7 +52,7 @@ from perceiver_lightning.training.explain import Explain
 from perceiver_lightning.training.loggers import RunLogger, TensorBoard
 from perceiver_lightning.training.measures import Measures
 from perceiver_lightning.training.memory import keep_freed_memory
-from perceiver_lightning.training.predictions import PredictionWriter
+from perceiver_lightning.training.predictions import PredictionWriter, check_output
 from perceiver_lightning.training.progress import Bar, EpochLines
 from perceiver_lightning.training.stopping import Finite, Patience
 from perceiver_lightning.training.wandb_logger import Wandb
@@ -241,6 +241,7 @@ class CLI(OpenCLI):
         asked = self.config[self.subcommand]
         if self.subcommand == "predict":
             self.output = Path(asked.output or self.run / "predictions.csv")
+            check_output(self.output)
             explain = [] if asked.explain is None else [Explain(asked.explain)]
             return [PredictionWriter(self.output), *explain]
         if self.subcommand != "fit":
@@ -271,7 +272,8 @@ class CLI(OpenCLI):
     def run_subcommand(self, subcommand: str) -> None:
         """Run it, say where the results are, and leave nothing half-written."""
         if subcommand == "summary":
-            return super().run_subcommand(subcommand)
+            with in_words():
+                return super().run_subcommand(subcommand)
         is_kept = not self.config[subcommand].trainer.fast_dev_run
         speaks = self.trainer.is_global_zero and is_kept
         is_new = not os.path.exists(self.run)
