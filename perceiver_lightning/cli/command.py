@@ -165,8 +165,11 @@ class CLI(OpenCLI):
         """Parse; Lightning's own warns of arguments in sys.argv."""
         parsers = map(self.subcommand_parser, self.subcommands())
         Parser.keys = {action.dest for subparser in parsers for action in actions(subparser)}
-        tell(self.command.lines)
-        self.config = each_string(parser.parse_args(self.command.args), str)
+        try:
+            self.config = each_string(parser.parse_args(self.command.args), str)
+        except SystemExit:  # after --print_config
+            tell(self.command.lines)
+            raise
 
     def set_seed(self) -> None:
         """Seed by the config."""
@@ -186,8 +189,6 @@ class CLI(OpenCLI):
             raise InputError(f"{self.subcommand}: expected --ckpt_path FILE, the checkpoint of a run, found none")
         if ckpt_path is not None and self.command.memory is None:  # named in a config, not as a flag
             self.memory = read_checkpoint(ckpt_path)
-        if self.subcommand == "fit":
-            tell(without_effect(config.as_dict()))
         if self.subcommand == "fit" and not self.memory.resumable:
             raise InputError(
                 f"--ckpt_path: expected the optimiser's state to go on with, found only weights in {ckpt_path}"
@@ -271,6 +272,7 @@ class CLI(OpenCLI):
 
     def run_subcommand(self, subcommand: str) -> None:
         """Run it, say where the results are, and leave nothing half-written."""
+        tell([*self.command.lines, *(without_effect(self.config.fit.as_dict()) if subcommand == "fit" else [])])
         if subcommand == "summary":
             with in_words():
                 return super().run_subcommand(subcommand)
