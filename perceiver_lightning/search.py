@@ -33,7 +33,6 @@ from perceiver_lightning.cli import main
 from perceiver_lightning.cli.reports import command, path_as_typed
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.names import print_any_name, quoted
-from perceiver_lightning.yaml_text import load
 
 WANDB_OVERLAY = "overlays/wandb.yaml"  # in a sweep's command for W&B alone
 
@@ -50,7 +49,7 @@ class Sweep:
 
     def __init__(self, file: str | Path) -> None:
         try:
-            found = load(Path(file).read_text(encoding="utf-8-sig"))
+            found = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))  # as W&B reads it
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{file}: expected a sweep in YAML, found {' '.join(str(error).split())}") from error
         self.file = file

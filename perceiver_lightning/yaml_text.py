@@ -5,13 +5,17 @@ out the quotes. Here all files are read by the rules of jsonargparse, and the du
 PyYAML's would take for something else. jsonargparse reads and writes by the same two.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import yaml
-from jsonargparse import set_dumper, set_loader
+from jsonargparse import Namespace, set_dumper, set_loader
 
 from perceiver_lightning.names import shown
 from perceiver_lightning.private import yaml_loader, yaml_value
+
+NULLS = ("null", "Null", "NULL", "~", "")
 
 
 class Dumper(yaml.SafeDumper):
@@ -31,18 +35,22 @@ class PythonLoader(yaml.SafeLoader):
 for first, resolvers in yaml_loader().yaml_implicit_resolvers.items():
     for tag, pattern in resolvers:
         Dumper.add_implicit_resolver(tag, pattern, [first])
-# Line breaks other than \n, and names that are not UTF-8, survive as escapes alone.
-Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
-    ),
-)
 
 
-def dump(value: Any) -> str:
-    """Plain values, lists and dicts of them as YAML, their order kept."""
-    return yaml.dump(value, Dumper=Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
+def represent(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """A string; line breaks other than \\n, and names that are not UTF-8, survive as escapes alone."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+Dumper.add_representer(str, represent)
+Dumper.add_multi_representer(str, represent)
+
+
+def dump(value: Any, flow: bool = False) -> str:
+    """Plain values, lists and dicts of them as YAML, their order kept; with `flow` in one line, `{a: [1, 2]}`."""
+    width = math.inf if flow else None
+    text = yaml.dump(value, None, Dumper, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=width)
+    return text.rstrip("\n") if flow else text
 
 
 def load(text: str) -> Any:
@@ -66,9 +74,30 @@ def load_config(text: str) -> Any:
     return {**found, **{key: as_typed[key] for key in odd}} if odd else found
 
 
+class Quoted(str):
+    """Text that YAML would take for null: jsonargparse reads the strings of a config once more, but not those of a
+    subclass."""
+
+
 def _value(text: str) -> Any:
     """What jsonargparse reads, by libyaml unless there are names that are not UTF-8."""
-    return load(text) if "\\uD" in text or shown(text) != text else yaml_value(text)
+    found = load(text) if "\\uD" in text or shown(text) != text else yaml_value(text)
+    if found is None and text.strip() not in NULLS:  # a comment, a name for what follows: as `--root '#1'`
+        return text
+    return each_string(found, lambda one: Quoted(one) if one in NULLS else one) if isinstance(found, dict) else found
+
+
+def each_string(value: Any, change: Callable[[str], str]) -> Any:
+    """The same value with its strings changed, in lists and dicts and jsonargparse's namespaces."""
+    if isinstance(value, Namespace):
+        changed = Namespace()
+        vars(changed).update({key: each_string(one, change) for key, one in vars(value).items()})
+        return changed
+    if isinstance(value, dict):
+        return {key: each_string(one, change) for key, one in value.items()}
+    if isinstance(value, list):
+        return [each_string(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value
 
 
 set_loader("yaml", _value, (yaml.YAMLError,))

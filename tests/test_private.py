@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser
@@ -357,3 +358,13 @@ def test_private_members_are_used_in_one_file_alone():
     assert len(files) > 40
     assert [name for file in files for name in private_names(file)] == []
     assert len(private_names(HOME / "private.py")) > 15
+
+
+def test_yaml_is_read_as_jsonargparse_reads_it():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--free", type=typing.Any)
+    for text, found in {"1e-3": 0.001, "1_000": 1000, "2024-01-01": "2024-01-01", "[a, 1e3]": ["a", 1000.0]}.items():
+        assert yaml.load(text, private.yaml_loader()) == private.yaml_value(text) == found
+    assert parser.parse_args(["--free=[1e-3]"]).free == [0.001]
+    with pytest.raises(yaml.YAMLError):
+        private.yaml_value("[a")

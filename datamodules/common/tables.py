@@ -11,7 +11,7 @@ from datamodules.base import located
 from datamodules.common.classes import class_facts
 from datamodules.common.splits import Kind, Split, files_of_splits, shortened, split_named
 from perceiver_lightning.errors import InputError, require
-from perceiver_lightning.names import composed
+from perceiver_lightning.names import ERRORS, composed
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -21,12 +21,12 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         InputError: it is absent or no text, lacks a column, has no line, or a line with another number of columns.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors=ERRORS) as file:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
             reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
             found = list(reader.fieldnames or [])
             lines = [(reader.line_num, line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise InputError(f"{path}: expected a CSV file, found one that cannot be read ({error})") from error
     require(set(columns) <= set(found), str(path), f"the columns {', '.join(columns)}", ", ".join(found) or "none")
     require(len(set(found)) == len(found), str(path), "columns of different names", ", ".join(found))

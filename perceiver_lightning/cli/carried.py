@@ -11,10 +11,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from perceiver_lightning.cli.classes import arguments, default_of, fields, find_class, parser_of
+from perceiver_lightning.cli.classes import arguments, fields, find_class, parser_of
 
 Path = tuple[str, ...]
-LOADING = ("batch_size", "num_workers")  # of which no result depends
+LOADING = ("batch_size", "num_workers")  # what data are does not depend on them
 
 
 def carry_all(key: str, configs: Mapping[str, dict[str, Any]], named: str) -> Iterator[str]:
@@ -47,7 +47,8 @@ def forgotten(key: str, remembered: Any, named: str) -> Iterator[str]:
     old = find_class(key, class_of(remembered))
     given = remembered.get("init_args") or {} if isinstance(remembered, dict) else {}
     if old is not None:
-        left = [name for name, value in given.items() if name not in LOADING and not is_default(old, (name,), value)]
+        given = {name: value for name, value in given.items() if name not in LOADING}
+        left = [".".join(path) for path, value in leaves(given, old) if not is_default(old, path, value)]
         if left:
             new = named.rpartition(".")[2]
             yield f"{key}: {new} takes over nothing of the checkpoint's {old.__name__}, as {', '.join(left)}"
@@ -71,7 +72,7 @@ def carry(given: Mapping[str, Any], old: type, new: type) -> tuple[dict[str, Any
         if place is not None:
             put(taken, place, value)
             some.add(path[0])
-        elif not is_default(old, path, value):
+        elif path[0] not in LOADING and not is_default(old, path, value):
             left.append(path)
     return taken, list(dict.fromkeys(".".join(path) if path[0] in some else path[0] for path in left))
 
@@ -142,8 +143,6 @@ def put(into: dict[str, Any], path: Path, value: Any) -> None:
 def is_default(cls: type, path: Path, value: Any) -> bool:
     """Whether an argument says what the class would have without it."""
     if ".".join(path) in arguments(cls):
-        return arguments(cls)[".".join(path)].default == value
-    try:
-        return len(path) == 1 and default_of(cls, path[0]) == value
-    except KeyError:
-        return False
+        default = arguments(cls)[".".join(path)].default
+        return value == (list(default) if isinstance(default, tuple) else default)
+    return False

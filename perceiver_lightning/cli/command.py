@@ -26,13 +26,12 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from perceiver_lightning.analysis.runs import read_run, summary_table
 from perceiver_lightning.cli.commands import CommandTrainer
 from perceiver_lightning.cli.facts import fill_in_facts, link_facts
-from perceiver_lightning.cli.messages import in_words
+from perceiver_lightning.cli.messages import in_words, tell
 from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead
 from perceiver_lightning.cli.reports import (
     how_to_resume,
@@ -43,6 +42,7 @@ from perceiver_lightning.cli.reports import (
     remove_without_checkpoint,
 )
 from perceiver_lightning.cli.resume import Memory, read_checkpoint
+from perceiver_lightning.cli.unused import Unreached, without_effect
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
 from perceiver_lightning.tasks import PerceiverTask
@@ -50,12 +50,13 @@ from perceiver_lightning.training.checkpoints import BestAndLast, ConfigWins, Ke
 from perceiver_lightning.training.explain import Explain
 from perceiver_lightning.training.loggers import RunLogger, TensorBoard
 from perceiver_lightning.training.measures import Measures
-from perceiver_lightning.training.predictions import PredictionWriter
+from perceiver_lightning.training.predictions import PredictionWriter, check_output
 from perceiver_lightning.training.processes import Together
 from perceiver_lightning.training.progress import Bar, DataLine, EpochLines
 from perceiver_lightning.training.stopping import Finite, Patience
 from perceiver_lightning.training.wandb_logger import Wandb
 from perceiver_lightning.training.wandb_report import WandbReport
+from perceiver_lightning.yaml_text import each_string
 
 PROGRAM = "python -m perceiver_lightning"
 
@@ -131,10 +132,11 @@ class CLI(OpenCLI):
         """Parse; Lightning's own warns of arguments in sys.argv."""
         parsers = map(self.subcommand_parser, self.subcommands())
         Parser.keys = {action.dest for subparser in parsers for action in actions(subparser)}
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            for line in self.command.lines:
-                print(line, file=sys.stderr)
-        self.config = parser.parse_args(self.command.args)
+        try:
+            self.config = each_string(parser.parse_args(self.command.args), str)
+        except SystemExit:  # after --print_config
+            tell(self.command.lines)
+            raise
 
     def set_seed(self) -> None:
         """Seed by the config."""
@@ -207,6 +209,7 @@ class CLI(OpenCLI):
         asked = self.config[self.subcommand]
         if self.subcommand == "predict":
             self.output = Path(asked.output or self.run / "predictions.csv")
+            check_output(self.output)
             explain = [] if asked.explain is None else [Explain(asked.explain)]
             return [Together(), DataLine(), PredictionWriter(self.output), *explain]
         if self.subcommand != "fit":
@@ -220,6 +223,7 @@ class CLI(OpenCLI):
             Together(),
             DataLine(),
             Finite(),
+            Unreached(asked.as_dict()),
             *callbacks,
             LearningRateMonitor(),
             ConfigWins(),
@@ -237,8 +241,10 @@ class CLI(OpenCLI):
 
     def run_subcommand(self, subcommand: str) -> None:
         """Run it, say where the results are, and leave nothing half-written."""
+        tell([*self.command.lines, *(without_effect(self.config.fit.as_dict()) if subcommand == "fit" else [])])
         if subcommand in OWN_SUBCOMMANDS:
-            return super().run_subcommand(subcommand)
+            with in_words():
+                return super().run_subcommand(subcommand)
         is_kept = not self.config[subcommand].trainer.fast_dev_run
         speaks = self.trainer.is_global_zero and is_kept
         is_new = not os.path.exists(self.run)

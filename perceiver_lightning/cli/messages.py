@@ -9,16 +9,19 @@ import difflib
 import errno
 import pydoc
 import re
+import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, get_type_hints, is_typeddict
 
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from perceiver_lightning.cli.classes import arguments, find_class, known_classes
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.names import shown
 
 # Lightning's hints that say nothing to a person here, each with the reason.
 HINTS = (
@@ -33,7 +36,16 @@ HINTS = (
 )
 
 # What the system says of a file or folder that a person named, and of a disk.
-FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR)
+FILE_ERRORS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
 
 
 @contextmanager
@@ -63,6 +75,13 @@ def in_words() -> Iterator[None]:
         raise InputError(
             f"{error.filename or 'a file'}: expected to read or write it, found {error.strerror}"
         ) from error
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Lines on stderr, once for all processes: what a person should know of the settings."""
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        for line in lines:
+            print(shown(line), file=sys.stderr)
 
 
 def raised_by(error: BaseException, *packages: str) -> bool:

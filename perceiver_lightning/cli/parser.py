@@ -1,6 +1,7 @@
 """The parser, what must be known of a command before it is parsed, and what is checked after."""
 
 import argparse
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -118,13 +119,20 @@ def replaced(args: Iterable[str], configs: dict[str, str]) -> Iterator[str]:
 
 def read_config(config: str) -> dict[str, Any]:
     """A config file's keys and values; InputError that names the file, and the line where it is no YAML."""
+    if os.path.isdir(config):
+        inside = ["config.yaml", "version_0/config.yaml"]  # of a run
+        hint = next((f"; did you mean {config}/{name}?" for name in inside if os.path.isfile(f"{config}/{name}")), "")
+        raise InputError(f"--config: expected a file, found the folder {config}{hint}")
     try:
         found = load_config(Path(config).read_text(encoding="utf-8-sig"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{config}{line}: expected YAML, found {getattr(error, 'problem', error)}") from error
-    except (OSError, UnicodeDecodeError) as error:
+        said = " ".join(str(getattr(error, "problem", error)).split())
+        raise InputError(f"{config}{line}: expected YAML, found {said}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{config}: expected YAML in UTF-8, found other bytes ({error.reason})") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise InputError(f"--config: expected a file, found none that can be read at {config}") from error
     if not isinstance(found, dict):
         raise InputError(f"{config}: expected keys and values, found {'nothing' if found is None else repr(found)}")

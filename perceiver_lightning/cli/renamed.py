@@ -10,7 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from yaml import YAMLError
+
 from perceiver_lightning.cli.classes import LAZY, fields, find_class, known_classes
+from perceiver_lightning.yaml_text import dump, load
 
 # Of one class: the name before, the name now.
 RENAMED = {"Paired": {"members": "datamodules"}}
@@ -20,6 +23,7 @@ GONE = {"multilabel": False, "class_names": None, "num_classes": None}
 CACHES = {True: "memory", False: None, "true": "memory", "false": "null"}  # images once said true or false
 
 
+TEXT = (str, str | None)  # types of which a value is text, whatever it looks like
 UNKNOWN = object()  # the type of an argument that a class does not have
 
 
@@ -82,9 +86,16 @@ class Translation:
         if value is None:
             return [whole]
         text = self._value(keys, kind, value[0])
-        if text in ("null", "None", "~") and self._is_in_group(keys):
-            # jsonargparse takes no null for one field of a dataclass; this leaves the others unchanged, too.
-            return [f"--{'.'.join(keys[:-1])}", f"{{{keys[-1]}: null}}"]
+        if text.startswith("{") and keys[0] in LAZY and kind not in TEXT and isinstance(given := read(text), dict):
+            given = {str(key): one for key, one in given.items()}
+            now = self.config(given, tuple(flag.split(".")))
+            return [whole, text if now == given else dump(now, flow=True)]
+        is_null = text in ("null", "None", "~") and self._is_in_group(keys)
+        if is_null or is_text(text, kind):
+            # jsonargparse takes no null for one field of a dataclass, nor for text what YAML takes for something else;
+            # this leaves the others unchanged, too.
+            inside = (*keys[:-1], "init_args") if keys[-2:-1] in (("model",), ("data",)) else keys[:-1]
+            return [f"--{'.'.join(inside)}", dump({keys[-1]: None if is_null else text}, flow=True)]
         return [whole, text]
 
     def _is_in_group(self, keys: tuple[str, ...]) -> bool:
@@ -129,6 +140,22 @@ class Translation:
 def key_of(keys: Iterable[str]) -> str:
     """Keys joined by dots, without what is jsonargparse's own."""
     return ".".join(key for key in keys if key not in OWN)
+
+
+def read(text: str) -> Any:
+    """What a flag's value is as YAML; the text itself where it is none."""
+    try:
+        return load(text)
+    except YAMLError:
+        return text
+
+
+def is_text(text: str, kind: Any) -> bool:
+    """Whether the value of an argument of this type is text though YAML takes it for null, a list or a dict."""
+    kinds = {kind, *typing.get_args(kind)} if kind in TEXT else set()
+    if str not in kinds or (type(None) in kinds and text in ("null", "None", "~", "")):
+        return False
+    return not isinstance(read(text), str | int | float)
 
 
 def as_cache(value: Any, kind: Any) -> Any:

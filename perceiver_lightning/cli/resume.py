@@ -41,6 +41,10 @@ def read_checkpoint(path: str) -> Memory:
     Raises:
         InputError: there is no such file, or it is no checkpoint of Lightning's.
     """
+    if os.path.isdir(path):
+        inside = (f"{path}/{place}{name}.ckpt" for place in ("checkpoints/", "") for name in ("best", "last"))
+        hint = next((f"; did you mean {file}?" for file in inside if os.path.isfile(file)), "")
+        raise InputError(f"--ckpt_path: expected a checkpoint, found the folder {path}{hint}")
     if not os.path.isfile(path):
         raise InputError(f"--ckpt_path: expected a checkpoint, found no file {path}")
     try:

@@ -69,7 +69,8 @@ class ClassificationTask(PerceiverTask):
         class_weights: bool = False,
         **options: Any,
     ):
-        require(num_classes >= 2, "num_classes", "2 or more", num_classes)
+        one = f"{num_classes}, {class_names[0]!r}: if it holds the classes, name it as the root" if class_names else ""
+        require(num_classes >= 2, "num_classes", "2 or more", one or num_classes)
         if class_names is not None:
             expected = f"{num_classes} names (num_classes)"
             require(len(class_names) == num_classes, "class_names", expected, len(class_names))

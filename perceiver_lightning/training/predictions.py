@@ -11,8 +11,17 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
 
+from perceiver_lightning.errors import require
 from perceiver_lightning.names import ERRORS, shown
 from perceiver_lightning.training.gather import gather
+
+
+def check_output(output: Path) -> None:
+    """Raise an InputError, before the work, where no file can be written."""
+    above = next(folder for folder in output.absolute().parents if os.path.exists(folder))
+    is_place = os.path.isdir(above) and os.access(above, os.W_OK)
+    require(is_place, "--output", "a folder to write in", f"{above} above {output}")
+    require(not os.path.isdir(output), "--output", "a CSV file", f"the folder {output}")
 
 
 class PredictionWriter(BasePredictionWriter):

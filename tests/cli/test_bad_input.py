@@ -36,6 +36,20 @@ DECIDED_WHILE_PARSING = [
     ("--config=wrong_nested.yaml", f"model.init_args.bandz: {NO_SUCH}; did you mean bands?"),
     ("--config=wrong_logger.yaml", "trainer.logger: expected the name of a class, found WandbLoger; did you mean"),
     ("--config=broken.yaml", "broken.yaml, line 2: expected YAML, found expected ',' or ']', but got '<stream en"),
+    ("--config=folder", "--config: expected a file, found the folder folder; did you mean folder/config.yaml?"),
+    ("--config=.", "--config: expected a file, found the folder ."),
+    ("--config=latin.yaml", "latin.yaml: expected YAML in UTF-8, found other bytes (invalid continuation byte)"),
+    ("--config=binary.yaml", "binary.yaml: expected YAML, found unacceptable character #x0000"),
+    ("--config=other.ckpt", "other.ckpt: expected YAML"),
+    (
+        "--ckpt_path=folder",
+        "--ckpt_path: expected a checkpoint, found the folder folder; did you mean folder/checkpoint",
+    ),
+    (
+        "--ckpt_path=folder/checkpoints",
+        "--ckpt_path: expected a checkpoint, found the folder folder/checkpoints; did yo",
+    ),
+    ("--trainer.callbacks=EMAWeightAveragin", "trainer.callbacks: expected the name of a class, found EMAWeightAverag"),
     ("--config=none.yaml", "--config: expected a file, found none that can be read at none.yaml"),
     ("--ckpt_path=none.ckpt", "--ckpt_path: expected a checkpoint, found no file none.ckpt"),
     ("--ckpt_path=tiny.yaml", "--ckpt_path: expected a checkpoint, found another or a broken file in tiny.yaml"),
@@ -103,6 +117,11 @@ def files(here, monkeypatch):
     Path("empty.yaml").write_text("# nothing yet\n")
     Path("no_name.yaml").write_text("name: null\n")
     Path("list_as_name.yaml").write_text("name: [a]\n")
+    Path("latin.yaml").write_bytes("name: caf\xe9!\n".encode("latin-1"))
+    Path("binary.yaml").write_bytes(b"\0\1\2")
+    Path("folder/checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "checkpoints/best.ckpt"):
+        Path("folder", name).touch()
     Path("list.yaml").write_text("[1]\n")
     Path("broken_import.py").write_text("import no_such_thing\n")
     monkeypatch.syspath_prepend(".")
@@ -168,6 +187,22 @@ def test_weights_alone_cannot_be_resumed(capsys):
     assert fails(capsys, "fit", f"--ckpt_path={last}") == (
         f"--ckpt_path: expected the optimiser's state to go on with, found only weights in {last}"
     )
+
+
+@pytest.mark.parametrize("output", ["folder", "file/x.csv"])
+def test_an_output_that_cannot_be_written_is_found_before_the_work(run, photos, capsys, output):
+    Path("folder").mkdir()
+    Path("file").touch()
+    best = f"--ckpt_path={run}/checkpoints/best.ckpt"
+    assert fails(capsys, "predict", best, f"--data.init_args.predict_dir={photos}", f"--output={output}").startswith(
+        "--output: expected a "
+    )
+
+
+def test_one_class_alone(here, capsys):
+    write_images(here / "above" / "photos" / "cat", 10, size=(8, 8))
+    command = ["--config=tiny.yaml", "--data=ImageFolder", "--data.init_args.root=above", "--data.init_args.size=8"]
+    assert "found 1, 'photos': if it holds the classes, name it as the root" in fails(capsys, "fit", *command)
 
 
 def test_a_missing_folder_in_predict(run, capsys):

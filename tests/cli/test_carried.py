@@ -7,7 +7,7 @@ import yaml
 
 import datamodules
 from perceiver_lightning.cli import main
-from perceiver_lightning.cli.carried import carry
+from perceiver_lightning.cli.carried import carry, forgotten
 from perceiver_lightning.tasks import ClassificationTask, RegressionTask
 
 GRID_COLOR = yaml.safe_load(Path("configs/video/grid_color.yaml").read_text())["data"]["init_args"]
@@ -57,3 +57,12 @@ def test_one_line_of_a_command(here, capsys):
     whole = yaml.safe_load(said.out)["data"]
     assert whole["class_path"] == "datamodules.VideoFolder"
     assert whole["init_args"]["batch_size"] == 32 and whole["init_args"]["augment"]["random_crop"] == 1
+
+
+def test_what_a_checkpoint_s_class_was_given_is_named():
+    given = {"batch_size": 8, "size": 8, "augment": {"random_crop": 0, "mixup": 0.2}, "mean": 0.5, "val_fraction": 0.1}
+    old = {"class_path": "datamodules.ImageFolder", "init_args": given | {"root": "x"}}
+    assert list(forgotten("data", old, "datamodules.Digits")) == [
+        "data: Digits takes over nothing of the checkpoint's ImageFolder, as size, augment.mixup, root"
+    ]
+    assert list(forgotten("data", {"class_path": "Digits", "init_args": {"batch_size": 8}}, "Tones")) == []
