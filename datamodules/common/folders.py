@@ -193,7 +193,7 @@ def classes_in(folder: Path, folders: Sequence[Path] | None, kind: Kind) -> dict
     names = {composed(one.name) for one in folders}
     for one in folders:
         inside = [place.name for place in folders_in(one)]
-        alone = f"{one.name} alone, with the folders {shortened(inside)}"
+        alone = f"{one.name} alone, with the folders {shortened(inside)}: is it the root?"
         require(len(folders) > 1 or not inside, str(folder), f"one folder of {kind.name} per class", alone)
         copies = [name for name in inside if composed(name) in names]
         require(len(copies) < 2, str(one), f"{kind.name} of one class", f"folders called {shortened(copies)}, too")

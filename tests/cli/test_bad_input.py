@@ -202,7 +202,10 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(run, photos, 
 def test_one_class_alone(here, capsys):
     write_images(here / "above" / "photos" / "cat", 10, size=(8, 8))
     command = ["--config=tiny.yaml", "--data=ImageFolder", "--data.init_args.root=above", "--data.init_args.size=8"]
-    assert "found 1, 'photos': if it holds the classes, name it as the root" in fails(capsys, "fit", *command)
+    sentence = (
+        "above: expected one folder of images per class, found photos alone, with the folders cat: is it the root?"
+    )
+    assert fails(capsys, "fit", *command) == sentence
 
 
 def test_a_missing_folder_in_predict(run, capsys):
