@@ -363,6 +363,7 @@ def test_real_spoken_digits():
     assert 0.4 < speech["content"][speech["mask"]].std() < 1.1
 
 
+@pytest.mark.slow
 @has_data
 def test_real_environmental_sounds():
     for fold in range(1, 6):

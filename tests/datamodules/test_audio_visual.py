@@ -72,6 +72,7 @@ def test_sound_is_decoded_at_its_time_and_rate(tmp_path, suffix, tolerance, rate
 # ---------------------------------------------------------------- both
 
 
+@pytest.mark.slow
 def test_sound_and_pictures_are_of_the_same_seconds(tmp_path):
     """In each file a tone begins when the picture gets bright: so it must in every clip, wherever it is cut."""
     for k, name in enumerate(("a", "b")):
@@ -235,6 +236,7 @@ def test_it_trains_validates_tests_and_predicts(tmp_path):
 # ---------------------------------------------------------------- GRID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["color", "letter"])
 def test_grid_has_its_splits_and_labels(tmp_path, label):
     write_grid(tmp_path, label, count=2)

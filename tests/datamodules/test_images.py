@@ -286,6 +286,7 @@ def test_a_broken_image_is_named_by_a_worker_too(folder):
     assert f"InputError: {folder}/train/dog/3.png: expected an image, found a file that cannot be read" in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["memory", None])
 def test_broken_images_are_left_out_and_counted_when_asked(folder, cache, caplog):
     broken(folder, "train/dog/3.png", "train/cat/0.png", "test/cat/1.png")

@@ -100,6 +100,7 @@ def test_it_is_the_dense_attention_over_any_grid(grid, batch, heads, positions, 
         assert_same(perceiver, {"grid": inputs}, 1e-9 if dtype == torch.float64 else 2e-3)
 
 
+@pytest.mark.slow
 @given(grids(), grids(), st.booleans(), st.integers(0, 99))
 def test_several_modalities_share_one_softmax_and_one_layernorm(first, second, all_there, seed):
     facts = {

@@ -264,7 +264,7 @@ def test_probabilities_of_several_labels_stand_for_themselves() -> None:
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
-@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("lamb", marks=pytest.mark.slow)])
 def test_a_tiny_batch_is_learned_by_heart(multilabel: bool, optimizer: str) -> None:
     labels = torch.tensor([0, 1, 2, 3, 4, 5])
     if multilabel:
@@ -313,6 +313,7 @@ def test_masks_and_positions_reach_the_model() -> None:
     torch.testing.assert_close(with_padding[0]["predictions"], alone[0]["predictions"])  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", [1, 2])
 def test_compiling_keeps_the_names_of_the_weights(members) -> None:
     task, plain = make_task(3, members=members, compile=True), make_task(3, members=members)
