@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import trimesh
 
+from datamodules.points.columns import say_left_out
 from datamodules.points.ply import Lists, read_ply
 from datamodules.points.triangles import triangulate
 from perceiver_lightning.errors import InputError
@@ -87,6 +88,8 @@ def _load_off(path: Path) -> Mesh:
     if min(num_vertices, num_faces) < 0 or len(lines) - 1 != num_vertices + num_faces:
         raise ValueError(f"{num_vertices} vertices and {num_faces} faces announced, {len(lines) - 1} lines found")
     vertices = _floats([line[:3] for line in lines[1 : num_vertices + 1]])
+    if num_vertices and not num_faces:
+        say_left_out(len(lines[1]), 3, path)
     faces = []
     for line in lines[num_vertices + 1 :]:
         face = [int(corner) for corner in line[1 : int(line[0]) + 1]]
