@@ -65,8 +65,9 @@ def _eight_bits(image: Image.Image, source: Image.Image) -> Image.Image:
     is_tiff, tags = source.format == "TIFF", cast(Any, getattr(source, "tag_v2", {}))
     bits = max(tags.get(BITS, (1,))) if is_tiff else 16
     signed = is_tiff and 2 in tags.get(SAMPLE_FORMAT, (1,))
-    if is_tiff and bits > 8 and tags.get(SAMPLES, 1) > 1 and tags.get(PLANAR, 1) == 2:
-        raise ValueError(f"expected channels side by side, found planes of {bits} bits")
+    # Of channels in planes, Pillow reads those of 8 bits without alpha right.
+    if is_tiff and tags.get(SAMPLES, 1) > 1 and tags.get(PLANAR, 1) == 2 and (bits > 8 or image.mode in ("LA", "La")):
+        raise ValueError(f"expected channels side by side, found planes of {bits} bits, mode {image.mode}")
     if bits == 16 and signed and tags.prefix == b"MM" and tags.get(COMPRESSION, 1) != 1:  # Pillow swaps their bytes
         raise ValueError("expected little-endian or uncompressed values, found compressed big-endian signed integers")
     if image.mode.startswith("I;16") or (image.mode == "I" and bits == 16 and source.format in ("TIFF", "PPM")):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import trimesh
 
+from datamodules.points.columns import say_left_out
 from datamodules.points.ply import Lists, read_ply
 from datamodules.points.triangles import triangulate
 from perceiver_lightning.errors import InputError
@@ -87,6 +88,8 @@ def _load_off(path: Path) -> Mesh:
     if min(num_vertices, num_faces) < 0 or len(lines) - 1 != num_vertices + num_faces:
         raise ValueError(f"{num_vertices} vertices and {num_faces} faces announced, {len(lines) - 1} lines found")
     vertices = _floats([line[:3] for line in lines[1 : num_vertices + 1]])
+    if num_vertices and not num_faces:
+        say_left_out(len(lines[1]), 3, path)
     faces = []
     for line in lines[num_vertices + 1 :]:
         face = [int(corner) for corner in line[1 : int(line[0]) + 1]]
@@ -126,35 +129,25 @@ def _load_stl(path: Path) -> Mesh:
     data = path.read_bytes()
     count = int.from_bytes(data[80:84], "little")
     if len(data) >= 84 and len(data) == 84 + 50 * count:
-        facets = np.frombuffer(
-            data, [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")], count, 84
-        )
+        facets = np.frombuffer(data, STL_FACET, count, 84)
         vertices = facets["corners"].reshape(-1, 3).astype(np.float64)
         return Mesh(vertices, {}, np.arange(3 * count).reshape(-1, 3))
     if not re.match(rb"\s*solid\b", data) or b"\0" in data:
-        found = f"{(len(data) - 84) / 50:g} found" if len(data) >= 84 else f"{len(data)} bytes found"
-        raise ValueError(f"{count} facets announced, {found}" if len(data) >= 84 else found)
-    vertices_of: list[list[str]] = []
-    faces: list[list[int]] = []
-    opened: list[str] = []
-    for line in data.decode(errors="replace").lower().splitlines():
-        match line.split():
-            case ["solid", *_]:
-                opened.append("endsolid")
-            case ["facet", *_]:
-                opened.append("endfacet")
-                faces.append([])
-            case ["vertex", *place]:
-                faces[-1].append(len(vertices_of))
-                vertices_of.append(place)
-            case ["endsolid" | "endfacet" as end, *_]:
-                if not opened or opened.pop() != end:
-                    raise ValueError(f"an {end!r} at the wrong place")
-    if opened:
-        raise ValueError(f"{len(faces)} facets, and no {opened[-1]!r} behind the last")
-    if any(len(face) < 3 for face in faces):
-        raise ValueError("a facet of less than three corners")
-    return _of_faces(_floats(vertices_of), faces, path)
+        facets_found = f"{count} facets announced, {(len(data) - 84) / 50:g} found"
+        raise ValueError(facets_found if len(data) >= 84 else f"{len(data)} bytes, less than a header")
+    text = data.decode(errors="replace").lower()
+    words = re.findall(r"^[ \t]*(solid|facet|vertex|endfacet|endsolid)\b", text, re.MULTILINE)
+    # A letter for each: s, f and v, and capitals for what ends a solid and a facet.
+    order = "".join({"endfacet": "F", "endsolid": "S"}.get(word, word[0]) for word in words)
+    if not re.fullmatch("(s(fv{3,}F)*S)+", order):
+        raise ValueError(
+            f"{order.count('f')} facets in {order.count('s')} solids, of which {order.count('F')} and "
+            f"{order.count('S')} end"
+        )
+    places = [place.split() for place in re.findall(r"^[ \t]*vertex\b(.*)$", text, re.MULTILINE)]
+    counts = np.array([len(facet) for facet in re.findall("v+", order)], np.int64)
+    vertices = _floats(places)
+    return Mesh(vertices, {}, triangulate(vertices, np.arange(len(vertices)), counts, path))
 
 
 def _floats(rows: list[list[str]]) -> np.ndarray:

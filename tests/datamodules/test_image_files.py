@@ -185,6 +185,16 @@ def test_a_cut_image_is_whole_or_named(tmp_path, name):
         (np.zeros((2, 2), "f2"), {"bigtiff": True}, "found 1 x 16-bit floats"),
         (np.zeros((2, 2, 5), "u1"), {"photometric": "minisblack", "planarconfig": "contig"}, "found 5 x 8-bit"),
         (np.zeros((2, 2), "i2"), {"photometric": "miniswhite"}, "16-bit signed integers, photometric interpretation 0"),
+        (
+            np.zeros((2, 2, 2), "u1"),
+            {
+                "photometric": "minisblack",
+                "planarconfig": "separate",
+                "extrasamples": ["unassalpha"],
+                "compression": "zlib",
+            },
+            "found planes of 8 bits, mode LA",
+        ),
         (np.zeros((3, 2, 2), "u2"), {"photometric": "rgb", "planarconfig": "separate"}, "found planes of 16 bits"),
     ],
 )  # fmt: skip

@@ -322,9 +322,11 @@ def test_what_trimesh_writes_is_read_and_never_in_part(tmp_path_factory, kind, s
         ("a.obj", f"{V}f 1 2\n", "the face 'f 1 2'"),
         ("a.obj", f"{V}v 1 2\n", "2 coordinates of vertex 4"),
         ("a.obj", f"{V}surf 0 1 0 1 1 2 3 4\n", "'surf', a free-form curve or surface"),
+        ("a.stl", "solid a\nfacet\nvertex 0 0 0\nendfacet\nfacet", "2 facets in 1 solids, of which 1 and 0 end"),
+        ("a.stl", "solid a\nfacet\n" + "vertex 0 0\n" * 3 + "endfacet\nendsolid\n", "2 coordinates of vertex 0"),
         ("a.stl", b"solid x".ljust(80) + struct.pack("<I", 9) + bytes(100), "9 facets announced, 2 found"),
         ("a.stl", b"x".ljust(80) + struct.pack("<I", 1) + bytes(70), "1 facets announced, 1.4 found"),
-        ("a.stl", "solid a\nfacet\nvertex 0 0 0\nendfacet\nendsolid", "a facet of less than three corners"),
+        ("a.stl", "solid a\nfacet\nvertex 0 0 0\nendfacet\nendsolid", "1 facets in 1 solids, of which 1 and 1 end"),
     ],
 )  # fmt: skip
 def test_a_mesh_that_is_cut_or_odd_is_named(tmp_path, name, content, message):

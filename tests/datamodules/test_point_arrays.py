@@ -139,6 +139,9 @@ def test_columns_with_names_and_features_apart_are_said_too(tmp_path, caplog):
     (tmp_path / "a.csv").write_text("x,y,heat,z\n1,2,3,4\n")
     assert read_points(tmp_path / "a.csv").tolist() == [[1, 2, 4]]
     assert f"{tmp_path}/a.csv: 4 columns, of which 3 are read" in caplog.text
+    (tmp_path / "a.off").write_text("COFF\n1 0 0\n1 2 3 255 0 0 255\n")
+    assert read_points(tmp_path / "a.off").tolist() == [[1, 2, 3]]
+    assert f"{tmp_path}/a.off: 7 columns, of which 3 are read" in caplog.text
     np.savez(tmp_path / "a.npz", points=CLOUD[:, :3], features=CLOUD[:, 3:])
     read_points(tmp_path / "a.npz")
     assert "the array features (50, 3) is left out, as `features` names none of its columns" in caplog.text
