@@ -81,7 +81,10 @@ def yaml_loader() -> Any:
 
 def yaml_value(text: str) -> Any:
     """What jsonargparse takes a text for, in a config or on the command line."""
-    return yaml_load(text)
+    try:
+        return yaml_load(text)
+    except TypeError:  # it fails to compare the text with a key that is no text: `?`, `1:`
+        return text
 
 
 # ---- what is trained

@@ -58,6 +58,15 @@ LOOK_LIKE_OTHERS = [
         "|",
         ">",
         "?",
+        "? a",
+        "? 1",
+        "{?}",
+        "{1}",
+        "{a}",
+        "a:",
+        "1:",
+        "null:",
+        ":",
         "---",
         "...",
     ),
@@ -81,8 +90,8 @@ class Holder:
         """Takes text in every place that a config has for it."""
 
 
-@given(texts, texts)
-def test_the_parser_reads_back_what_it_writes(text, key):
+def of_the_parser(text, key):
+    """Text in every place of a config, parsed, written and parsed again: the same."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--name", type=str)
     parser.add_subclass_arguments(Holder, "data")
@@ -94,6 +103,16 @@ def test_the_parser_reads_back_what_it_writes(text, key):
         assert found.name == text
         whole = found.data.init_args
         assert (whole.path, whole.maybe, whole.several, whole["keys"]) == (text, text, [text, "x"], {key: text})
+
+
+@pytest.mark.parametrize("text", LOOK_LIKE_OTHERS)
+def test_the_parser_reads_back_text_that_looks_like_another_type(text):
+    of_the_parser(text, text)
+
+
+@given(texts, texts)
+def test_the_parser_reads_back_what_it_writes(text, key):
+    of_the_parser(text, key)
 
 
 @pytest.mark.parametrize("name", ["1e-3", "007", "0x10", "yes", ".5", "x"])
