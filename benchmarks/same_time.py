@@ -3,7 +3,7 @@
     python -m benchmarks.same_time [--minutes 20] [--configs FILE ...] [--attention KIND ...] [--jobs 1] [--out FILE]
 
 Each config is trained with `attention: separable` and with `attention: dense`, from one seed. How many epochs fit into
-the minutes is reckoned first, from the time that some steps of each take, so that each one's schedule comes to its end;
+the minutes is computed first, from the time that some steps of each take, so that each one's schedule comes to its end;
 what mixes images ends at the same share of it (`mixup_off_epoch`). The checkpoint that validation chose is tested,
 once; other rows of the file stay. `--jobs 2` trains two at a time, each on its share of the cores.
 """

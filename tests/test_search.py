@@ -62,7 +62,7 @@ def test_trials_are_runs_and_the_best_is_named(sweep, capsys):
     again = search_from_command_line(["tiny-sweep.yaml", "--trials", "3", "--trainer.max_epochs=1"])
     assert values(again)[:2] == before and len(values(again)) == 3
     rates = {trial.params["model.init_args.learning_rate"] for trial in again.trials}
-    assert len(rates) == 3  # a new start proposes anew
+    assert len(rates) == 3  # a new start proposes again
 
 
 @pytest.mark.slow

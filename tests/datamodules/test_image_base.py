@@ -175,7 +175,7 @@ def test_mixing_is_over_from_the_epoch_that_is_said():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("permute_pixels", [None, 5])
-def test_ten_crops_of_an_image_are_judged_as_one(permute_pixels):
+def test_ten_crops_of_an_image_are_evaluated_as_one(permute_pixels):
     """In `test`, as by hand; validation, which chooses, takes a tenth of the time."""
     options = {"num_latents": 4, "latent_width": 8, "cross_attends": [1], "self_heads": 2, "bands": 2}
     data = Digits(ten_crop=0.8, batch_size=100, permute_pixels=permute_pixels)
@@ -197,12 +197,12 @@ def test_ten_crops_of_an_image_are_judged_as_one(permute_pixels):
     assert found["test/accuracy"] == pytest.approx(float(right), abs=1e-6)
     assert int(task.confusion_matrix.sum()) == len(content) == 360
 
-    judged = Recorder()
+    recorded = Recorder()
     trainer = Trainer(**quiet)
-    trainer.validate(judged, data, verbose=False)
+    trainer.validate(recorded, data, verbose=False)
     assert (
-        sum(len(batch["labels"]) for batch in judged.batches["val"]) == 144
-        and "example" not in judged.batches["val"][0]
+        sum(len(batch["labels"]) for batch in recorded.batches["val"]) == 144
+        and "example" not in recorded.batches["val"][0]
     )
 
 

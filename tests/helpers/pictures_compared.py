@@ -1,6 +1,6 @@
 """Pictures compared with stored ones, in `tests/pictures`: for tests.
 
-`PICTURES=new` writes them anew: look at each before it is committed.
+`PICTURES=new` writes them again: look at each before it is committed.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Ensembles: Perceivers side by side, each trained as if alone, whose mean is judged; the one switch in a task."""
+"""Ensembles: Perceivers side by side, each trained as if alone, whose mean is evaluated; the one switch in a task."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_each_member_learns_as_it_would_alone(labels, options, clip):
             torch.testing.assert_close(parameter, task.perceiver.get_parameter(name), rtol=1e-4, atol=1e-5)
 
 
-def test_the_mean_of_their_logits_is_judged():
+def test_the_mean_of_their_logits_is_evaluated():
     together, alone = tasks()
     inputs = batch_of(torch.zeros(6))["inputs"]
     expected = sum(task(inputs) for task in alone) / 3

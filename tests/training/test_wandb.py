@@ -173,14 +173,14 @@ def test_what_the_config_says_of_project_name_id_and_folder_stays(tmp_path):
 
 
 @st.composite
-def judged(draw, multilabel: bool) -> tuple[Tensor, Tensor]:
+def evaluated(draw, multilabel: bool) -> tuple[Tensor, Tensor]:
     torch.manual_seed(draw(st.integers(0, 99)))
     E, K = draw(st.integers(1, 8)), draw(st.integers(2, 4))
     probabilities = torch.rand(E, K) if multilabel else torch.rand(E, K).softmax(-1)
     return probabilities, torch.randint(0, 2, (E, K)) if multilabel else torch.randint(0, K, (E,))
 
 
-@given(judged(False))
+@given(evaluated(False))
 def test_the_confusion_matrix_is_that_of_torchmetrics(given):
     probabilities, labels = given
     expected = torchmetrics_confusion_matrix(
@@ -189,7 +189,7 @@ def test_the_confusion_matrix_is_that_of_torchmetrics(given):
     assert torch.equal(confusion_matrix(probabilities, labels), expected)
 
 
-@given(judged(False) | judged(True), st.integers(1, 5), st.booleans())
+@given(evaluated(False) | evaluated(True), st.integers(1, 5), st.booleans())
 def test_the_worst_mistakes(given, most, named):
     probabilities, labels = given
     E = len(probabilities)

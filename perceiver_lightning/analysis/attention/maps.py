@@ -133,7 +133,7 @@ def attention_maps(
 def maps_of(
     seen: Record, cross_attend: int = 0, latents: Sequence[int] | None = None, heads: Sequence[int] | None = None
 ) -> dict[str, Maps]:
-    """`attention_maps` of a forward pass that was recorded: of several cross-attends without running it anew."""
+    """`attention_maps` of a forward pass that was recorded: of several cross-attends without running it again."""
     count = len(seen.cross_attends)
     if not 0 <= cross_attend < count:
         raise ValueError(f"cross_attend is {cross_attend}: expected 0 to {count - 1}, as the model has {count}")
