@@ -31,9 +31,12 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from perceiver_lightning.errors import InputError, require
-from perceiver_lightning.model import Ensemble, LateFusion, Model, Perceiver
+from perceiver_lightning.errors import InputError
+from perceiver_lightning.model import Model
 from perceiver_lightning.private import attached_trainer
+from perceiver_lightning.tasks.examples import Batch, by_example, name_of
+from perceiver_lightning.tasks.loading import check_shapes, fact_difference
+from perceiver_lightning.tasks.models import Fusion, make_model, untouched
 from perceiver_lightning.training.gather import gather_states
 from perceiver_lightning.training.optim import (
     OptimizerName,
@@ -46,8 +49,6 @@ from perceiver_lightning.training.optim import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Batch = Mapping[str, Any]
 
 
 class PerceiverTask(LightningModule, ABC):
@@ -97,7 +98,7 @@ class PerceiverTask(LightningModule, ABC):
         warmup: float = 0.05,
         flat: float = 0.5,
         milestones: Sequence[float] = (0.7, 0.85, 0.95),
-        fusion: Literal["early", "late"] = "early",
+        fusion: Fusion = "early",
         members: int = 1,
         compile: bool = False,
         **perceiver: Any,
@@ -106,19 +107,7 @@ class PerceiverTask(LightningModule, ABC):
         self.save_hyperparameters(ignore=["num_outputs"], logger=False)  # the run's config.yaml says them already
         check_optimizer(learning_rate, weight_decay)
         check_schedule(schedule, warmup, flat, milestones)
-        require(fusion in ("early", "late"), "fusion", "early or late", repr(fusion))
-        require(members >= 1, "members", "1 or more", members)
-        require(members == 1 or fusion == "early", "members", "1, as fusion is late", members)
-        try:
-            self.perceiver: Model
-            if fusion == "late":
-                self.perceiver = LateFusion(modalities, num_outputs, **perceiver)
-            elif members > 1:
-                self.perceiver = Ensemble(members, modalities, num_outputs, **perceiver)
-            else:
-                self.perceiver = Perceiver(modalities, num_outputs, **perceiver)
-        except ValueError as error:
-            raise InputError(f"model: {error}") from error
+        self.perceiver: Model = make_model(modalities, num_outputs, fusion, members, **perceiver)
         self.num_outputs = num_outputs
         self.losses: Any = nn.ModuleDict({split: MeanMetric(nan_strategy=math.nan) for split in ("val", "test")})
         self.metrics: Any = nn.ModuleDict({split: self.make_metrics() for split in ("val", "test")})
@@ -350,51 +339,7 @@ class PerceiverTask(LightningModule, ABC):
             found, expected = theirs.get(fact), self.hparams[fact]
             if found is None or expected is None or json.dumps(found) == json.dumps(expected):
                 continue
-            if self.takes_over(fact, found):
-                self.hparams[fact] = found
-                continue
-            if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-                place = next(i for i, values in enumerate(zip(found, expected, strict=True)) if values[0] != values[1])
-                fact, found, expected = f"{fact}[{place}]", found[place], expected[place]
-            raise InputError(f"{where}: expected {fact} {expected!r} as the data has it, found {found!r}")
-        differences = shape_differences(self.state_dict(), checkpoint["state_dict"])
-        if differences:
-            more = f", and {len(differences) - 3} more" if len(differences) > 3 else ""
-            raise InputError(f"{where} is of another model: {'; '.join(differences[:3])}{more}")
-
-
-def untouched(module: nn.Module) -> Tensor:
-    """A zero that depends on every trained parameter, whose gradient is 0 and not None then.
-
-    So each takes part in each step, whatever modalities a batch has: training on several devices waits for all
-    gradients, and on one the optimiser treats a modality that was left out as one that was masked.
-    """
-    zeros = [0.0 * parameter.sum() for parameter in module.parameters() if parameter.requires_grad]
-    return torch.stack(zeros).sum()
-
-
-def by_example(predictions_BK: Tensor, example_B: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean predictions (E, K) of the rows of each example, by rising `example`, and the first row (E,) of each."""
-    rows_B = torch.arange(len(predictions_BK), device=predictions_BK.device)
-    if example_B is None:
-        return predictions_BK, rows_B
-    examples_E, index_B, counts_E = example_B.unique(return_inverse=True, return_counts=True)
-    sums_EK = predictions_BK.new_zeros(len(examples_E), predictions_BK.shape[1])
-    sums_EK.index_add_(0, index_B, predictions_BK)
-    first_E = torch.full_like(examples_E, len(rows_B)).scatter_reduce_(0, index_B, rows_B, "amin")
-    return sums_EK / counts_E[:, None], first_E
-
-
-def name_of(batch: Batch, batch_idx: int, row: int) -> str:
-    """The name of a row of a batch, or its numbers if it has none."""
-    return batch["name"][row] if batch.get("name") else f"batch {batch_idx} row {row}"
-
-
-def shape_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """A phrase for each name whose shape differs between two state dicts, or which only one of them has."""
-    phrases = []
-    for name in [*expected, *(name for name in found if name not in expected)]:
-        shapes = [tuple(state[name].shape) if name in state else "nothing" for state in (expected, found)]
-        if shapes[0] != shapes[1]:
-            phrases.append(f"{name}: expected {shapes[0]}, found {shapes[1]}")
-    return phrases
+            if not self.takes_over(fact, found):
+                raise InputError(f"{where}: {fact_difference(fact, expected, found)}")
+            self.hparams[fact] = found
+        check_shapes(self.state_dict(), checkpoint["state_dict"], where)

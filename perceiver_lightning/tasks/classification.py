@@ -23,7 +23,8 @@ from torchmetrics.classification import (
 
 from perceiver_lightning.errors import InputError, require
 from perceiver_lightning.names import composed
-from perceiver_lightning.tasks.base import Batch, PerceiverTask, name_of
+from perceiver_lightning.tasks.base import PerceiverTask
+from perceiver_lightning.tasks.examples import Batch, name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,8 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, 
 from torchmetrics.wrappers import LambdaInputTransformer
 
 from perceiver_lightning.errors import require
-from perceiver_lightning.tasks.base import Batch, PerceiverTask
+from perceiver_lightning.tasks.base import PerceiverTask
+from perceiver_lightning.tasks.examples import Batch
 
 
 class RegressionTask(PerceiverTask):

@@ -19,8 +19,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.utils.data import DataLoader
 
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.tasks.base import by_example
 from perceiver_lightning.tasks.classification import ClassificationTask, class_weights
+from perceiver_lightning.tasks.examples import by_example
 
 MODALITIES = {"image": {"channels": 2, "resolution": [3, 3]}}
 SMALL: dict[str, Any] = {
