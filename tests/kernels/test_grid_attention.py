@@ -1,3 +1,4 @@
+import functools
 import logging
 
 import pytest
@@ -11,6 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from perceiver_lightning.kernels import cpu, dispatch, torch_blocks
 from perceiver_lightning.kernels.dispatch import use_backend
 from perceiver_lightning.kernels.grid_attention import grid_attention
+
+pytestmark = pytest.mark.xdist_group("compilers")  # in one process, which compiles each kind once
 
 BACKENDS = ["cpu", "torch"]
 sizes = st.integers(1, 6)
@@ -53,7 +56,7 @@ def results_and_gradients(function, given: list[Tensor]) -> list[Tensor]:
 
 
 @given(
-    sizes, sizes, st.sampled_from([1, 2, 4, 17]), sizes, sizes, st.sampled_from([0.1, 1.0, 300.0]), st.integers(0, 999)
+    sizes, sizes, st.sampled_from([1, 2, 3, 17]), sizes, sizes, st.sampled_from([0.1, 1.0, 300.0]), st.integers(0, 999)
 )
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_it_is_softmax_over_the_materialised_logits(backend, batch, queries, channels, rows, columns, spread, seed):
@@ -70,9 +73,9 @@ def test_it_is_softmax_over_the_materialised_logits(backend, batch, queries, cha
 @pytest.mark.parametrize("spread", [1, 30, 3000])
 def test_float32_is_as_good_as_the_materialised_one(backend, spread):
     """Where one element has all the weight too: each of its gradients is the small difference of two large terms."""
-    exact = results_and_gradients(materialised, example(2, 40, 4, 33, 70, spread=spread))
-    ours = results_and_gradients(grid_attention, example(2, 40, 4, 33, 70, spread=spread, dtype=torch.float32))
-    theirs = results_and_gradients(materialised, example(2, 40, 4, 33, 70, spread=spread, dtype=torch.float32))
+    exact = results_and_gradients(materialised, example(2, 40, 3, 33, 70, spread=spread))
+    ours = results_and_gradients(grid_attention, example(2, 40, 3, 33, 70, spread=spread, dtype=torch.float32))
+    theirs = results_and_gradients(materialised, example(2, 40, 3, 33, 70, spread=spread, dtype=torch.float32))
     for mine, other, true in zip(ours, theirs, exact, strict=True):
         assert (mine - true).abs().max() < 4 * (other - true).abs().max() + 1e-6
 
@@ -106,7 +109,7 @@ def test_gradcheck(backend):
     given = example(2, 3, 2, 3, 4)
     assert gradcheck(grid_attention, given)
     assert gradcheck(grid_attention, [*given[:3], *(x.detach() for x in given[3:])])  # without those to the content
-    assert gradcheck(grid_attention, example(1, 2, 20, 3, 1))  # more channels than C++ pays for
+    assert gradcheck(grid_attention, example(1, 2, 17, 3, 1))  # more channels than C++ pays for
 
 
 def test_second_order_gradients_are_refused_in_words(backend):
@@ -138,7 +141,7 @@ def test_each_example_s_own_gradients_by_torch_func(backend):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_changes_nothing_not_even_around_the_backward_pass(backend, dtype):
-    given = example(2, 3, 4, 5, 6, dtype=torch.float32)
+    given = example(2, 3, 3, 5, 6, dtype=torch.float32)
     expected = results_and_gradients(grid_attention, given)
     with torch.autocast("cpu", dtype):
         torch.testing.assert_close(results_and_gradients(grid_attention, given), expected, rtol=0, atol=0)
@@ -155,7 +158,7 @@ def test_autocast_changes_nothing_not_even_around_the_backward_pass(backend, dty
 )
 def test_what_does_not_go_together_is_refused_in_words(name, wrong):
     names = ["queries", "rows", "columns", "content", "scale"]
-    given = dict(zip(names, example(2, 3, 4, 4, 5), strict=True)) | {name: wrong}
+    given = dict(zip(names, example(2, 3, 3, 4, 5), strict=True)) | {name: wrong}
     with pytest.raises(ValueError, match=rf"{name}: expected \(2, .*float64, found \(2, .*\) of {wrong.dtype}"):
         grid_attention(*given.values())
 
@@ -164,11 +167,11 @@ def test_what_does_not_go_together_is_refused_in_words(name, wrong):
 def test_other_queries_are_refused_in_words(wrong):
     found = rf"found \({'2, ' if wrong.ndim == 3 else ''}3, 4\) of {wrong.dtype}"
     with pytest.raises(ValueError, match=rf"queries: expected \(B, R, K\) of float32 or float64, {found}"):
-        grid_attention(wrong, *example(2, 3, 4, 4, 5)[1:])
+        grid_attention(wrong, *example(2, 3, 3, 4, 5)[1:])
 
 
 def test_what_does_not_lie_in_a_row_in_memory_gives_the_same(backend):
-    given = example(2, 3, 4, 5, 6)
+    given = example(2, 3, 3, 5, 6)
     expected = results_and_gradients(grid_attention, given)
     strided = [x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in given]
     assert not any(x.is_contiguous() for x in strided)
@@ -190,7 +193,6 @@ def test_torch_knows_shapes_of_the_operations(backend):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("compilers")
 def test_it_can_be_compiled_into_one_graph(backend):
     given = example(1, 3, 2, 4, 5)
     whole = torch.compile(lambda *x: grid_attention(*x)[0] * 2, fullgraph=True, backend="aot_eager")
@@ -207,13 +209,13 @@ def test_no_array_has_an_entry_for_each_logit(backend):
 
 
 def test_flops_are_counted():
-    given = [x.detach().to("meta").requires_grad_() for x in example(2, 3, 4, 5, 6)]
+    given = [x.detach().to("meta").requires_grad_() for x in example(2, 3, 3, 5, 6)]
     logits = 2 * 3 * 5 * 6
     with FlopCounterMode(display=False) as counter:
         results = grid_attention(*given)
-        assert counter.get_total_flops() == logits * 2 * (2 * (4 + 1))  # K + 1 multiply-adds in, and as many out
+        assert counter.get_total_flops() == logits * 2 * (2 * (3 + 1))  # K + 1 multiply-adds in, and as many out
         sum(x.sum() for x in results).backward()
-    assert counter.get_total_flops() == logits * 2 * (2 + 3 + 4) * (4 + 1)
+    assert counter.get_total_flops() == logits * 2 * (2 + 3 + 4) * (3 + 1)
 
 
 # The choice of a backend
@@ -264,19 +266,14 @@ def test_without_a_compiler_one_line_says_so_and_it_runs(compiler, options, foun
     monkeypatch.setattr(cpu, "COMPILER", compiler)
     monkeypatch.setattr(cpu, "COMPILER_OPTIONS", options)
     monkeypatch.setattr(cpu, "LEAST_COMPILED_LOGITS", 0)
-    caches = (cpu.compiled, cpu.say_once)
-    for cache in caches:
-        cache.cache_clear()
-    try:
-        with caplog.at_level(logging.WARNING):
-            for channels in (2, 2, 3):
-                given = example(1, 3, channels, 4, 5)
-                torch.testing.assert_close(grid_attention(*given), materialised(*given))
-        assert caplog.text.count("without its C++ part") == 1
-        assert found in caplog.text
-    finally:
-        for cache in caches:
-            cache.cache_clear()
+    for name in ("compiled", "say_once"):  # with nothing remembered
+        monkeypatch.setattr(cpu, name, functools.cache(getattr(cpu, name).__wrapped__))
+    with caplog.at_level(logging.WARNING):
+        for channels in (2, 2, 3):
+            given = example(1, 3, channels, 4, 5)
+            torch.testing.assert_close(grid_attention(*given), materialised(*given))
+    assert caplog.text.count("without its C++ part") == 1
+    assert found in caplog.text
 
 
 def test_without_openmp_one_line_says_that_it_runs_on_one_core(monkeypatch, caplog):

@@ -18,6 +18,8 @@ from perceiver_lightning.model import Perceiver, separable
 from perceiver_lightning.model.inputs import InputArray, Part
 from perceiver_lightning.model.separable import Separable, is_cheaper, moments, rows_and_columns
 
+pytestmark = pytest.mark.xdist_group("compilers")  # in one process, which compiles each kind once
+
 IMAGE = {"image": {"channels": 3, "resolution": [6, 5]}}
 
 
@@ -211,7 +213,6 @@ def test_activation_checkpointing():
     torch.testing.assert_close(torch.autograd.grad(again.sum(), perceiver.latents), plain)
 
 
-@pytest.mark.xdist_group("compilers")
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", [4, 99])
 def test_compiled_by_torch(piece, monkeypatch):
@@ -226,7 +227,6 @@ def test_compiled_by_torch(piece, monkeypatch):
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.xdist_group("compilers")
 @pytest.mark.slow
 def test_compiled_by_torchs_own_compiler():
     perceiver = model(cross_attends=[1])
