@@ -33,7 +33,8 @@ class ImageAugment:
         mixup: alpha of MixUp; 0 for none. Makes labels soft.
         cutmix: alpha of CutMix; 0 for none. With both, each batch gets one of them, by a coin.
         mixup_off_epoch: the epoch, from 0, from which on nothing is mixed any more, as timm has it: the training then
-            ends on unchanged images. Null to mix to the end.
+            ends on unchanged images. Where time ends it (`max_time`), the same share of the time. Null to mix to the
+            end.
     """
 
     random_crop: int = 0

@@ -19,6 +19,7 @@ from datamodules.image.augment import (
 )
 from datamodules.image.dataset import ImageSet
 from datamodules.image.reading import IMAGES
+from perceiver_lightning.clock import time_spent
 from perceiver_lightning.errors import require
 
 
@@ -136,5 +137,8 @@ class Images(Files, ABC):
         return {"inputs": {"image": {**image, "content": content}}, **rest}
 
     def _is_mixing_over(self) -> bool:
-        epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        return self.augment.mixup_off_epoch is not None and epoch >= self.augment.mixup_off_epoch
+        off, trainer = self.augment.mixup_off_epoch, self.trainer
+        if off is None or trainer is None:
+            return off == 0
+        by_time = time_spent(trainer) * (trainer.max_epochs or 0)  # epochs, as far as the schedule has come
+        return max(trainer.current_epoch, by_time) >= off

@@ -31,6 +31,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from perceiver_lightning.clock import time_limit, time_spent
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.model import Model
 from perceiver_lightning.private import attached_trainer
@@ -65,7 +66,8 @@ class PerceiverTask(LightningModule, ABC):
         learning_rate: the highest of the training.
         optimizer: "adamw" or "lamb".
         weight_decay: of the weights of linear layers; nothing else decays.
-        schedule: of the learning rate after the warm-up: "cosine" to 0; "step", a tenth after each of the milestones;
+        schedule: of the learning rate after the warm-up, over the steps of the training, or over the time where that
+            ends it before (`max_time`): "cosine" to 0; "step", a tenth after each of the milestones;
             "flat_cosine", flat and then a cosine to 0; "constant".
         warmup: share of all steps over which the learning rate rises.
         flat: for "flat_cosine": share of all steps at which the cosine begins.
@@ -299,11 +301,20 @@ class PerceiverTask(LightningModule, ABC):
         optimizer = make_optimizer(
             self.perceiver, given["optimizer"], given["learning_rate"], given["weight_decay"], mixed
         )
-        total = self.trainer.estimated_stepping_batches
         scheduler = make_scheduler(
-            optimizer, total, given["schedule"], given["warmup"], given["flat"], given["milestones"]
+            optimizer,
+            self.trainer.estimated_stepping_batches,
+            given["schedule"],
+            given["warmup"],
+            given["flat"],
+            given["milestones"],
+            time_spent=self._time_spent if time_limit(self.trainer) else None,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _time_spent(self) -> float:
+        """Share of the limit of time, the same in all processes."""
+        return self.trainer.strategy.broadcast(time_spent(self.trainer))
 
     def configure_gradient_clipping(
         self,

@@ -1,7 +1,7 @@
 """Optimisers, which parameters decay, and learning rates over the steps of a training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -69,7 +69,7 @@ def check_schedule(schedule: str, warmup: float, flat: float, milestones: Sequen
 
 
 def learning_rate_factor(
-    step: int,
+    step: float,
     total: float,
     schedule: ScheduleName,
     warmup: float = 0.0,
@@ -105,18 +105,30 @@ def make_scheduler(
     warmup: float = 0.0,
     flat: float = 0.5,
     milestones: Sequence[float] = (0.7, 0.85, 0.95),
+    time_spent: Callable[[], float] | None = None,
 ) -> LambdaLR:
     """`learning_rate_factor` as a scheduler, stepped after each optimiser step.
 
     Args:
         total: the training's number of optimiser steps, Lightning's `trainer.estimated_stepping_batches`.
+        time_spent: of a training that ends by time, the share of it that has passed. Then the schedule is at the share
+            of the steps or of the time, whichever is larger; of the time alone where `total` is not known.
 
     Raises:
-        InputError: when `total` is not known (-1 or infinite) and the schedule needs it.
+        InputError: when neither `total` (-1 or infinite) nor the time is known and the schedule needs it.
     """
+    if time_spent is not None:
+        known = 0 <= total < math.inf
+        end = total if known else 1e6
+
+        def factor(step: float) -> float:
+            place = max(step if known else 0, time_spent() * end)
+            return learning_rate_factor(place, end, schedule, warmup, flat, milestones)
+
+        return LambdaLR(optimizer, factor)
     if not 0 <= total < math.inf and (schedule != "constant" or warmup):
         raise InputError(
             f"schedule: expected a training of known length for {schedule!r} with warmup {warmup}, found none; set "
-            "trainer.max_epochs or trainer.max_steps (max_steps where the data has no length)"
+            "trainer.max_epochs, trainer.max_steps (where the data has no length) or trainer.max_time"
         )
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, total, schedule, warmup, flat, milestones))

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Timer
 
+from perceiver_lightning.clock import time_limit
 from perceiver_lightning.private import OpenProgressBar, epoch_means
 from perceiver_lightning.training.steps import steps_left
 
@@ -52,14 +52,11 @@ class EpochLines(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; say what a schedule and a limit of time mean together."""
         self.start, self.validated, self.first_step = time.monotonic(), -1, trainer.global_step
-        timed = any(isinstance(one, Timer) and one.time_remaining() is not None for one in trainer.callbacks)  # type: ignore[attr-defined]
         schedule = pl_module.hparams.get("schedule", "constant")
-        if trainer.is_global_zero and timed and schedule != "constant":
-            print(
-                f"max_time: the learning rate follows {schedule!r} over {trainer.estimated_stepping_batches} steps; "
-                "it does not come to its end where time ends the training before",
-                flush=True,
-            )
+        if trainer.is_global_zero and schedule != "constant" and (timer := time_limit(trainer)) is not None:
+            left, total = timedelta(seconds=round(timer.time_remaining() or 0)), trainer.estimated_stepping_batches
+            steps = f" or {total:g} steps, whichever is first" if math.isfinite(total) else ""
+            print(f"max_time: the learning rate comes to the end of {schedule!r} after {left}{steps}", flush=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
@@ -129,10 +126,13 @@ class Bar(OpenProgressBar):
 
     def seconds_left(self, trainer: Trainer) -> float | None:
         """Of the whole training; None where its length is not known, or before the first step."""
-        done = trainer.global_step - self.first_step
-        if done < 1 or not math.isfinite(self.last_step):
-            return None
-        return (time.monotonic() - self.start) / done * (self.last_step - trainer.global_step)
+        done, timer = trainer.global_step - self.first_step, time_limit(trainer)
+        by_time = math.inf if timer is None else timer.time_remaining() or 0.0
+        by_steps = math.inf
+        if done >= 1 and math.isfinite(self.last_step):
+            by_steps = (time.monotonic() - self.start) / done * (self.last_step - trainer.global_step)
+        left = min(by_time, by_steps)
+        return left if math.isfinite(left) else None
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         """Epoch, bar, batches; Lightning's clock is the epoch's, and its speed that of batches."""

@@ -79,7 +79,7 @@ def made_up(tmp_path):
 
 @pytest.mark.parametrize("path", SOME_SLOW, ids=str)
 def test_a_recipe_runs(path, made_up):
-    # The papers' models are large: a step of so few latents takes seconds, not a minute. Their cost is tested elsewhere.
+    # The papers' models are large: a step of so few latents takes seconds. Their cost is tested elsewhere.
     fewer = ["--model.init_args.num_latents=16"] if path.parent.name == "paper" else []
     run = main(["fit", f"--config={path}", *made_up(load(path)), *fewer, "--trainer.fast_dev_run=1"])
     assert run.trainer.global_step == 1

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Timer
 from torch.utils.data import DataLoader
 
 from perceiver_lightning.tasks import ClassificationTask
@@ -209,7 +210,11 @@ def test_the_bar_tells_loss_accuracy_speed_and_the_time_left(tmp_path, monkeypat
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 60.0))
     bar.start, bar.first_step = 0.0, 4
     bar.last_step = 10
-    assert bar.seconds_left(SimpleNamespace(global_step=6)) == 120  # 30 s a step since it began at step 4
-    assert bar.seconds_left(SimpleNamespace(global_step=4)) is None
+
+    def left(step: int, *timers: Timer) -> float | None:
+        return bar.seconds_left(SimpleNamespace(global_step=step, callbacks=timers))
+
+    assert left(6) == 120 and left(4) is None  # 30 s a step since it began at step 4
+    assert left(6, Timer({"seconds": 70})) == 70 and left(6, Timer({"seconds": 200})) == 120
     bar.last_step = math.inf
-    assert bar.seconds_left(SimpleNamespace(global_step=6)) is None
+    assert left(6) is None and left(6, Timer({"seconds": 70})) == 70

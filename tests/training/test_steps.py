@@ -1,6 +1,7 @@
 """Trainings that go on after something has changed: the share of the training decides the learning rate."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, Timer
 from torch.utils.data import DataLoader
 
 from perceiver_lightning.cli.messages import without_hints
+from perceiver_lightning.clock import time_limit, time_spent
 from perceiver_lightning.training.checkpoints import BestAndLast, ConfigWins
 from perceiver_lightning.training.optim import learning_rate_factor, make_scheduler
 from perceiver_lightning.training.progress import EpochLines
@@ -39,7 +41,8 @@ class Toy(LightningModule):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
         total = self.trainer.estimated_stepping_batches
-        scheduler = make_scheduler(optimizer, total, self.hparams.schedule, self.hparams.warmup)
+        spent = partial(time_spent, self.trainer) if time_limit(self.trainer) else None
+        scheduler = make_scheduler(optimizer, total, self.hparams.schedule, self.hparams.warmup, time_spent=spent)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
@@ -204,12 +207,50 @@ def test_steps_are_left_to_the_first_of_two_limits():
     assert left(4, 30, float("inf"), done=10) == 20 and left(4, -1, float("inf")) == float("inf")
 
 
-def test_a_limit_of_time_is_said_to_cut_the_schedule(tmp_path, capsys):
-    for schedule, limit, expected in (
-        ("cosine", "00:00:01:00", 1),
-        ("constant", "00:00:01:00", 0),
-        ("cosine", None, 0),
-    ):
+@pytest.fixture
+def seconds(monkeypatch):
+    """A clock of its own for limits of time, which each step of `Slow` moves on by a second."""
+    clock = [100.0]
+    monkeypatch.setattr("pytorch_lightning.callbacks.timer.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Slow(Toy):
+        def training_step(self, batch, batch_idx):
+            clock[0] += 1
+            return super().training_step(batch, batch_idx)
+
+    return Slow
+
+
+@pytest.mark.parametrize("max_epochs", [4, -1])
+@pytest.mark.parametrize("schedule, warmup", [("cosine", 0.0), ("flat_cosine", 0.25), ("step", 0.0)])
+def test_a_schedule_by_time_comes_to_its_end_with_the_time(tmp_path, seconds, max_epochs, schedule, warmup, capsys):
+    model = seconds(warmup, schedule)
+    trainer, rates = fit(tmp_path, callbacks=[Timer({"seconds": 12}), EpochLines()], model=model, max_epochs=max_epochs)
+    assert trainer.global_step == 12
+    steps = 24 if max_epochs == 4 else 10**6
+    assert rates == pytest.approx(
+        [learning_rate_factor(second / 12 * steps, steps, schedule, warmup) for second in range(12)]
+    )
+    limit = f"after 0:00:12{' or 24 steps, whichever is first' if max_epochs == 4 else ''}"
+    assert f"max_time: the learning rate comes to the end of {schedule!r} {limit}\n" in capsys.readouterr().out
+
+
+def test_steps_decide_where_they_end_before_the_time(tmp_path, seconds):
+    _, rates = fit(tmp_path, callbacks=[Timer({"seconds": 100})], model=seconds())
+    assert rates == pytest.approx(shares(0, 24))
+
+
+@pytest.mark.parametrize("max_epochs", [4, -1])
+def test_a_resume_has_the_time_that_is_left(tmp_path, seconds, max_epochs):
+    fit(tmp_path, callbacks=[Timer({"seconds": 12}), StopAt(5)], model=seconds(), max_epochs=max_epochs)
+    resume = tmp_path / "last.ckpt"
+    trainer, rates = fit(
+        tmp_path, resume=resume, callbacks=[Timer({"seconds": 12})], model=seconds(), max_epochs=max_epochs
+    )
+    assert trainer.global_step == 12 and rates == pytest.approx(shares(5 / 12, 12))
+
+
+def test_a_constant_rate_says_nothing_of_a_limit_of_time(tmp_path, capsys):
+    for schedule, limit in (("constant", "00:00:01:00"), ("cosine", None)):
         fit(tmp_path, 6, callbacks=[EpochLines(), Timer(limit)], model=Toy(schedule=schedule))
-        said = capsys.readouterr().out
-        assert said.count("max_time: the learning rate follows 'cosine' over 24 steps; it does not come") == expected
+        assert "max_time" not in capsys.readouterr().out
