@@ -4,6 +4,7 @@
 
 A RUN is the folder of a training, with config.yaml and metrics.csv, or what Weights & Biases keeps of a run on this
 machine: a folder `wandb/offline-run-*`, or the `.wandb` file in it. With an account or without, nothing is fetched.
+What `python -m perceiver_lightning baseline` wrote for the same name stands beside.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from perceiver_lightning.analysis.baselines import baselines
 from perceiver_lightning.analysis.runs import Incomplete, Run, differences, read_run, results, table
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.names import print_any_name
@@ -72,16 +74,17 @@ def main(args: Sequence[str] | None = None) -> None:
     print_any_name()
     try:
         runs = read_runs(given.runs)
+        beside = baselines(runs)
         from perceiver_lightning.analysis import page, plots  # here, as drawing is slow to load
 
         file = Path(given.output or runs[0].folder / "curves.png")
         plots.plot(runs, file)
         if given.html:
-            page.write(runs, given.html)
+            page.write(runs, given.html, beside)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    Console().print(table(runs))
+    Console().print(table([*runs, *beside]))
     print(f"curves   {file}")
     if given.html:
         print(f"page     {given.html}")

@@ -74,24 +74,29 @@ for (const button of document.querySelectorAll("#results th button")) button.onc
 """
 
 
-def write(runs: Sequence[Run], file: str | Path) -> None:
+def write(runs: Sequence[Run], file: str | Path, baselines: Sequence[Run] = ()) -> None:
     """Write the page: results beside what differs, curves of all metrics, and the whole configurations.
+
+    Args:
+        runs: which.
+        file: the page.
+        baselines: what stands in the table alone, below the runs.
 
     Raises:
         InputError: when the file cannot be written.
     """
     try:
-        Path(file).write_text(page(runs), encoding="utf-8", errors="backslashreplace")
+        Path(file).write_text(page(runs, baselines), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(f"--html {file}: expected a file that can be written, found {error.strerror}") from error
 
 
-def page(runs: Sequence[Run]) -> str:
+def page(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> str:
     """The page as text. Whatever runs say stands in it as text, never as HTML."""
-    curves = svg(runs)
+    curves, listed = svg(runs), [*runs, *baselines]
     return PAGE.format(
         title=escape(runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"),
-        table=results_table(runs, results(runs), differences(runs)),
+        table=results_table(listed, results(listed), differences(listed)),
         curves=curves or "<p>None: no metric was logged twice.</p>",
         configuration=configuration_table(runs),
         nothing=NOTHING,

@@ -6,6 +6,7 @@
     python -m perceiver_lightning fit      --ckpt_path FILE          goes on with a training
     python -m perceiver_lightning summary  --config FILE [--json FILE]     what a training would cost
     python -m perceiver_lightning check    --config FILE     what each split holds, and whether files are in two of them
+    python -m perceiver_lightning baseline --config FILE     what simple models reach on the same splits
 
 A run is a folder, `runs/<name>/version_k/`, with config.yaml (the whole configuration), metrics.csv and checkpoints/
 (best.ckpt and last.ckpt). A checkpoint holds the configuration too, so it needs nothing beside it; what is given on
@@ -28,6 +29,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from perceiver_lightning.analysis.baselines import FOLDER as BASELINES
 from perceiver_lightning.analysis.runs import read_run, summary_table
 from perceiver_lightning.cli.commands import CommandTrainer
 from perceiver_lightning.cli.facts import fill_in_facts, link_facts
@@ -188,10 +190,13 @@ class CLI(OpenCLI):
 
     def make_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """The Trainer, with the run's metrics.csv as its first logger, whose folder is the run's."""
+        asked = self.config[self.subcommand]
         if self.subcommand in OWN_SUBCOMMANDS:  # wherever it will be trained: nothing runs, and nothing is kept
             quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-            return CommandTrainer(accelerator="cpu", devices=1, enable_model_summary=False, **quiet)
-        asked = self.config[self.subcommand]
+            trainer = CommandTrainer(accelerator="cpu", devices=1, enable_model_summary=False, **quiet)
+            trainer.folder = Path(asked.runs_dir) / BASELINES / asked.name
+            trainer.config = {"name": asked.name, "data": asked.data.as_dict()}
+            return trainer
         self.run_logger = RunLogger(asked.runs_dir, asked.name, self.memory.run, self.resumes_at)
         self.run = Path(self.run_logger.log_dir)
         config["logger"] = [self.run_logger, *(one for one in as_list(config["logger"]) if isinstance(one, Logger))]
@@ -294,7 +299,7 @@ class CLI(OpenCLI):
             print(f"results  {path_as_typed(results)}", flush=True)
 
 
-OWN_SUBCOMMANDS = {name: {"model", "datamodule"} for name in ("summary", "check")}
+OWN_SUBCOMMANDS = {name: {"model", "datamodule"} for name in ("summary", "check", "baseline")}
 ALL_SUBCOMMANDS = {**OpenCLI.subcommands(), **OWN_SUBCOMMANDS}
 
 
