@@ -184,20 +184,17 @@ def test_json_that_cannot_be_written_is_named(tmp_path):
         write_json({}, tmp_path / "nowhere" / "cost.json")
 
 
-def recipe(name: str, modalities: dict, classes: int, batches: int = 1) -> tuple:
+def recipe(name: str, modalities: dict, classes: int) -> tuple:
     config = yaml.safe_load(Path(f"configs/{name}.yaml").read_text())
     of, known = config["model"]["init_args"], signature(Perceiver).parameters
     arguments = {key: value for key, value in of.items() if key in known}
-    batch_size = batches * config["data"]["init_args"]["batch_size"]
+    batch_size = config["data"]["init_args"]["batch_size"]
     return modalities, classes, arguments, batch_size, of.get("optimizer", "adamw")
 
 
 # Modalities, classes, arguments, batch size, optimiser.
 MEASURED = {
-    "cifar10": recipe("image/cifar10", {"image": {"channels": 3, "resolution": [32, 32]}}, 10),
     "clothing": recipe("image/clothing", {"image": {"channels": 3, "resolution": [64, 64]}}, 10),
-    # Four of its batches: one, of 16 MB, is hardly more than what the peak sways by.
-    "shapes": recipe("synthetic/shapes", {"image": {"channels": 3, "resolution": [16, 16]}}, 4, batches=4),
     "224 x 224": (
         {"image": {"channels": 3, "resolution": [224, 224]}}, 1000,
         {"num_latents": 128, "latent_width": 256, "cross_attends": [1], "self_attends": 3}, 2, "lamb",

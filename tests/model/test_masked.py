@@ -15,6 +15,8 @@ from perceiver_lightning.analysis.attention.rollout import rollout
 from perceiver_lightning.kernels.dispatch import use_backend
 from perceiver_lightning.model import Ensemble, LateFusion, Perceiver
 
+pytestmark = pytest.mark.xdist_group("compilers")  # in one process, which compiles each kind once
+
 SMALL = {
     "num_latents": 3, "latent_width": 8, "cross_attends": [1, 1], "self_attends": 1, "self_heads": 2, "bands": 2,
     "position_width": 3, "token_width": 4,

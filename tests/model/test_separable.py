@@ -214,12 +214,11 @@ def test_activation_checkpointing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("piece", [4, 99])
-def test_compiled_by_torch(piece, monkeypatch):
-    monkeypatch.setattr(separable, "PIECE", piece)
+def test_compiled_by_torch(monkeypatch):
+    monkeypatch.setattr(separable, "PIECE", 4)
     perceiver = model()
     pixels = content(2, 6, 5, 3)
-    for kind in ("separable", "auto", "dense"):
+    for kind in ("separable", "dense"):
         expected = outputs_and_gradients(perceiver, kind, {"image": {"content": pixels}})
         compiled = copy.deepcopy(perceiver)
         compiled.compile(backend="aot_eager", fullgraph=True)
