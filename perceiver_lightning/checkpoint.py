@@ -60,6 +60,8 @@ def open_checkpoint(path: str | Path) -> CLI:
     """
     with without_hints(), torch.random.fork_rng(devices=[]):
         cli = Opened(["test", f"--ckpt_path={path}", "--seed_everything=false", "--trainer.accelerator=cpu"])
-    cli.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    cli.model.load_state_dict(checkpoint["state_dict"])
+    cli.datamodule.load_state_dict(checkpoint.get(type(cli.datamodule).__qualname__, {}))  # where Lightning keeps it
     cli.model.eval()
     return cli

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from datamodules.audio.spectrogram import Spectrogram, normalise
 from datamodules.common.collate import own_places, rows_of_clips
 from datamodules.common.files import Files
 from datamodules.common.patches import patches
+from datamodules.common.scale import Scale
 from datamodules.common.splits import Split
 from perceiver_lightning.errors import require
 
@@ -41,7 +42,7 @@ class Audio(Files, ABC):
         relative_time: a clip's positions in time go from -1 at its start to 1 at its own end, however long it is: for
             single words, which some say faster than others.
         scale: the [mean, standard deviation] that are taken out; null for each clip's own, which also takes out how
-            loud it is.
+            loud it is; "train" for those of the train split, which are computed once and kept in checkpoints.
         augment: what is done by chance in training.
         options: as `Files` has them. Clips are cached decoded, as int16 at `sample_rate`.
 
@@ -61,7 +62,7 @@ class Audio(Files, ABC):
         spectrogram: Spectrogram = Spectrogram(),
         patch: list[int] | None = None,
         relative_time: bool = False,
-        scale: list[float] | None = None,
+        scale: list[float] | Literal["train"] | None = None,
         augment: AudioAugment = AudioAugment(),
         **options: Any,
     ) -> None:
@@ -75,8 +76,9 @@ class Audio(Files, ABC):
         is_patch = len(patch) == (1 if is_wave else 2) and min(patch) >= 1
         axes = "[samples]" if is_wave else "[frames, bands]"
         require(is_patch, "patch", f"null, or {axes} of at least 1", patch)
-        if scale is not None:
-            require(len(scale) == 2 and scale[1] > 0, "scale", "null, or [mean, standard deviation above 0]", scale)
+        if scale is not None and scale != "train":
+            expected = "null, train, or [mean, standard deviation above 0]"
+            require(len(scale) == 2 and scale[1] > 0, "scale", expected, scale)
         augment.check(facts, spectrogram.mels)
 
         self.mel = spectrogram.log_mel(sample_rate, patch[-1])
@@ -94,7 +96,11 @@ class Audio(Files, ABC):
         self.eval_clips = eval_clips
         self.patch = patch
         self.relative_time = relative_time
-        self.scale = scale
+        self.scale: Scale | None = None
+        if scale is not None:
+            mean, std = (scale, scale) if scale == "train" else scale
+            self.scale = Scale(mean, std, 1, ("scale", "scale"))
+        self.scales = {} if self.scale is None else {"audio": self.scale}
         self.augment = augment
 
     def make_set(self, split: Split, training: bool) -> ClipSet:
@@ -129,13 +135,13 @@ class Audio(Files, ABC):
         if training:
             sound, length = self._augment(sound, length, rest)
         if self.mel is None:
-            content = normalise(sound, self.scale, own_places(length, sound.shape[1]))
+            content = self._scaled(sound, own_places(length, sound.shape[1]))
         else:
             length = self.mel.frames(length)
             content = self.mel.to(sound.device)(sound)
             if training and self.augment.equaliser:
                 content = equalise(content, self.augment.equaliser)
-            content = normalise(content, self.scale, own_places(length, content.shape[1]))
+            content = self._scaled(content, own_places(length, content.shape[1]))
             if training and self.spec_augment is not None:
                 content = self.spec_augment(content.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
 
@@ -154,6 +160,12 @@ class Audio(Files, ABC):
         if mask is not None:
             part["mask"] = there if self.mel is None else there[..., None].expand(content.shape[:-1])
         return {"inputs": {"audio": part}, **rest}
+
+    def _scaled(self, content: Tensor, there: Tensor) -> Tensor:
+        """Content (B, I, ..., C) with mean and deviation taken out, and 0 where `there` (B, I) is False."""
+        if self.scale is None:
+            return normalise(content, there)
+        return self.scale(content, there.view(*there.shape, *[1] * (content.ndim - 3)).expand(content.shape[:-1]))
 
     def _augment(self, sound: Tensor, length: Tensor, rest: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Sound (B, T, C) of the training split made louder or softer, noisy, mixed; zero behind each end.

@@ -9,7 +9,7 @@ import torch
 
 from datamodules.audio.reading import SPEEDS, decode, faster, piece
 from datamodules.common.collate import LATER
-from datamodules.common.files import FileSet
+from datamodules.common.file_set import FileSet
 from datamodules.common.splits import Split
 
 

@@ -92,15 +92,12 @@ class LogMel(nn.Module):
         return (power_BCSF + 1e-6).log().permute(0, 3, 2, 1)
 
 
-def normalise(content: Tensor, scale: Sequence[float] | None, there: Tensor) -> Tensor:
-    """Content (B, I, ..., C) less a mean, over a standard deviation, and 0 where `there` (B, I) is False.
+def normalise(content: Tensor, there: Tensor) -> Tensor:
+    """Content (B, I, ..., C) less the mean of each clip, over its standard deviation; 0 where `there` (B, I) is False.
 
-    `scale` is [mean, standard deviation]; for None each clip has its own, over all that is there. A silent clip
-    becomes 0.
+    They are over all that is there. A silent clip becomes 0.
     """
     there = there.view(*there.shape, *[1] * (content.ndim - 2))
-    if scale is not None:
-        return (content - scale[0]) / scale[1] * there
     axes = tuple(range(1, content.ndim))
     count = there.sum(axes, keepdim=True) * prod(content.shape[2:])
     centred = (content - (content * there).sum(axes, keepdim=True) / count) * there

@@ -44,7 +44,7 @@ class SoundOptions(TypedDict, total=False):
     channels: int
     spectrogram: Spectrogram
     patch: list[int] | None
-    scale: list[float] | None
+    scale: list[float] | Literal["train"] | None
     augment: AudioAugment
 
 
@@ -112,6 +112,7 @@ class AudioVisual(Files, ABC):
         own = {name: parts[name].modalities[name] for name in names}
         super().__init__(own, facts, batch_size=batch_size, **options)
         self.parts = {name: parts[name] for name in names}
+        self.scales = {name: scale for part in self.parts.values() for name, scale in part.scales.items()}
         rate = sound.sample_rate
         heard = Track(
             partial(decode_sound, sample_rate=rate, channels=sound.channels),

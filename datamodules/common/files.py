@@ -4,132 +4,28 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from datamodules.base import STAGE_SPLITS, DataModule
-from datamodules.common.cache import Arrays, cache_folder, cached
+from datamodules.common.cache import cache_folder
 from datamodules.common.classes import require_classes
+from datamodules.common.collate import collate
+from datamodules.common.file_set import FileSet
 from datamodules.common.folders import list_unlabelled
 from datamodules.common.progress import map_in_threads
+from datamodules.common.scale import Scale, measure, recorded
 from datamodules.common.splits import Kind, Split, cut
 from perceiver_lightning.errors import InputError, require
 
 log = logging.getLogger(__name__)
 
 Cache = Literal["memory", "disk"]
-
-
-class FileSet(Dataset, ABC):
-    """Reads the files of a split as examples; a subclass says how (`read`), and what an example is (`__getitem__`).
-
-    Args:
-        split: the files.
-        settings: name of each array that is read of a file -> what it depends on but for the file, values for JSON,
-            which tell caches on disk apart.
-
-    Attributes:
-        arrays: by the same names, what was read, if it is cached.
-        rows: of each example, its row in these.
-    """
-
-    def __init__(self, split: Split, settings: dict[str, dict[str, Any]]) -> None:
-        self.split = split
-        self.settings = settings
-        self.arrays: dict[str, Arrays] = {}
-        self.rows: Sequence[int] = range(len(split.items))
-        self.prepared = False
-
-    def __len__(self) -> int:
-        return len(self.split.items)
-
-    @abstractmethod
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        """One example, as `datamodules.common.collate.collate` takes it."""
-
-    @abstractmethod
-    def read(self, name: str, row: int) -> np.ndarray:
-        """Read an array (I, *tail) of one file, without chance; InputError if it cannot be read.
-
-        It has no row where a file lacks it (a video without sound). A file that lacks all of them is broken.
-        """
-
-    def content(self, row: int) -> dict[str, np.ndarray]:
-        """All arrays of one file, by their names, from the cache if there is one. Not to be written on."""
-        if self.arrays:
-            return {name: arrays[self.rows[row]] for name, arrays in self.arrays.items()}
-        content = {name: self.read(name, row) for name in self.settings}
-        if not any(map(len, content.values())):
-            raise self._nothing(row)
-        return content
-
-    def example(self, row: int, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The inputs of a row with its name and its target."""
-        example = {"inputs": inputs, "name": self.split.names[row]}
-        return example if self.split.labels is None else {**example, self.split.target: self.split.target_of(row)}
-
-    def prepare(self, skip_broken: bool, cache: bool, folder: Path | None = None) -> list[str]:
-        """Read all files once, where that is asked for; the second call does nothing.
-
-        Args:
-            skip_broken: leave out the files that cannot be read.
-            cache: keep what was read.
-            folder: of caches on disk; in memory if not given, or where the examples are not files of their own.
-
-        Returns:
-            The names of the files that were left out.
-        """
-        if self.prepared:
-            return []
-        kept: Sequence[int] = range(len(self))
-        where = f"{self.split.kind.name} of {self.split.where}"
-        if cache:
-            are_files = all(isinstance(item, str | Path) for item in self.split.items)
-            arrays = {}
-            for name, settings in self.settings.items():
-                title = f"Reading {name if len(self.settings) > 1 else ''} {where}".replace("  ", " ")
-                place = folder if are_files else None
-                arrays[name] = cached(self.split.items, partial(self.read, name), settings, title, skip_broken, place)
-            kept = self._sound(arrays, skip_broken)
-            self.arrays = arrays
-        elif skip_broken:
-            sound = list(map_in_threads(self._is_sound, kept, f"Looking for broken {where}"))
-            kept = [row for row in kept if sound[row]]
-        elif len(self):
-            with suppress(InputError):  # workers do not say what is odd of files: see `datamodules.common.say`
-                self.content(0)
-        left_out = sorted(set(range(len(self))) - set(kept))
-        broken = [self.split.names[row] for row in left_out]
-        self.split, self.rows, self.prepared = self.split.take(kept), kept, True
-        return broken
-
-    def _sound(self, arrays: dict[str, Arrays], skip_broken: bool) -> list[int]:
-        """The rows of the files of which all arrays could be read, and one at least has something."""
-        kept = []
-        for row in range(len(self)):
-            if any(row in one.broken for one in arrays.values()):
-                continue
-            if any(len(one[row]) for one in arrays.values()):
-                kept.append(row)
-            elif not skip_broken:
-                raise self._nothing(row)
-        return kept
-
-    def _is_sound(self, row: int) -> bool:
-        try:
-            self.content(row)
-        except InputError:
-            return False
-        return True
-
-    def _nothing(self, row: int) -> InputError:
-        return InputError(f"{self.split.items[row]}: expected {' or '.join(self.settings)}, found a file without")
+MEASURED = 1000  # examples of train, of which mean and deviation are computed
 
 
 class Files(DataModule, ABC):
@@ -160,6 +56,7 @@ class Files(DataModule, ABC):
 
     Attributes:
         kind: of the files; a class has it.
+        scales: modality -> what is taken out of its content; of those that are the train split's, `setup` measures it.
         chosen: the splits that are to be read in the place of its own, where another says so; see `Paired`.
         test_fraction: of data that are not split, the share that is cut off for test.
     """
@@ -194,6 +91,7 @@ class Files(DataModule, ABC):
         if facts.get("multilabel"):
             require(not balanced_sampling, "balanced_sampling", "false, as examples have several labels", "true")
         super().__init__(modalities, batch_size, num_workers, **facts)
+        self.scales: dict[str, Scale] = {}
         self.chosen: dict[str, Split] = {}
         self.val_fraction = val_fraction
         self.split_seed = split_seed
@@ -235,6 +133,8 @@ class Files(DataModule, ABC):
                 setattr(self, f"{name}_set", made)
         for name in STAGE_SPLITS[stage]:
             self._prepare(name, getattr(self, f"{name}_set"))
+        if stage == "fit":
+            self._measure([scale for scale in self.scales.values() if scale.of_train and not scale.mean])
 
     def splits(self, stage: str) -> dict[str, Split]:
         """The files of each split that a stage needs, not read yet; what the data have no split for is cut by seed."""
@@ -280,6 +180,33 @@ class Files(DataModule, ABC):
         if name == "train" and "num_classes" in self.facts and 0 in (counts := self.class_counts()):
             expected = f"{self.kind.name} of {self.class_names[counts.index(0)]!r} in train that can be read"
             raise InputError(f"{files.split.where}: expected {expected}, found none")
+
+    def _measure(self, scales: Sequence[Scale]) -> None:
+        """Settle scales by the train split, without augmentation: by examples of it, drawn by seed."""
+        if not scales or self.train_set is None:
+            return
+        rows = torch.randperm(len(self.train_set), generator=torch.Generator().manual_seed(0))[:MEASURED].tolist()
+        plain = self.make_set(self.train_set.split, training=False)
+        if plain.settings == self.train_set.settings:  # what was read is read already
+            plain.arrays, plain.rows = self.train_set.arrays, self.train_set.rows
+
+        def sums(row: int) -> dict[Scale, np.ndarray]:
+            with recorded() as found:
+                self.finish(collate([plain[row]]), training=False)
+            return found
+
+        measure(scales, list(map_in_threads(sums, rows, f"Measuring {self.kind.name} of {plain.split.where}")))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep: the train split's mean and deviation of each modality for which they are asked."""
+        known = {name: scale for name, scale in self.scales.items() if scale.of_train and scale.mean}
+        return {"scales": {name: [scale.mean, scale.std] for name, scale in known.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them from a checkpoint, in the place of those measured here."""
+        for name, (mean, std) in state_dict.get("scales", {}).items():
+            if name in self.scales and self.scales[name].of_train:
+                self.scales[name].mean, self.scales[name].std = mean, std
 
     def class_counts(self) -> list[int]:
         """Examples per class of the train split; after `setup("fit")`."""

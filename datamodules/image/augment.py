@@ -126,23 +126,6 @@ def crop_and_flip(content: Tensor, padding: int, flip: bool, mask: Tensor | None
     return content[each[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def per_channel(mean: float | list[float], std: float | list[float], channels: int) -> tuple[list[float], list[float]]:
-    """The mean and the standard deviation of each channel, where one number is that of all; InputError if wrong."""
-    means = mean if isinstance(mean, list) else [mean] * channels
-    stds = std if isinstance(std, list) else [std] * channels
-    require(len(means) == channels, "mean", f"one number, or {channels} (channels)", mean)
-    require(len(stds) == channels and min(stds) > 0, "std", f"one number above 0, or {channels} (channels)", std)
-    return means, stds
-
-
-def normalise(content: Tensor, mean: list[float], std: list[float], mask: Tensor | None = None) -> Tensor:
-    """Bytes (B, H, W, C) as float32 with `mean` and `std` (of values in [0, 1]) taken out; 0 where masked out."""
-    mean_C = torch.tensor(mean, device=content.device)
-    std_C = torch.tensor(std, device=content.device)
-    content = (content.float() / 255 - mean_C) / std_C
-    return content if mask is None else content * mask[..., None]
-
-
 def mix(content: Tensor, labels: Tensor, num_classes: int, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:
     """MixUp or CutMix of a batch (B, H, W, C) with labels (B,): either if both, by a coin. Labels become (B, K)."""
     mixers = [kind(alpha=a, num_classes=num_classes) for kind, a in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if a > 0]

@@ -6,14 +6,13 @@ from typing import Any
 
 from datamodules.common.collate import rows_of_clips
 from datamodules.common.files import Files
+from datamodules.common.scale import Numbers, Scale
 from datamodules.common.splits import Split
 from datamodules.image.augment import (
     ImageAugment,
     crop_and_flip,
     example_transform,
     mix,
-    normalise,
-    per_channel,
     permutation,
     ten_crops,
 )
@@ -39,8 +38,9 @@ class Images(Files, ABC):
             of that shape, 0.875 as the papers evaluate, null for the whole image, stretched.
         ten_crop: in `test` and `predict`, evaluate each image on ten pieces of it, this share of its width and height
             (the corners, the centre, and their mirror images), by the mean of their probabilities; null for the image.
-        mean: what is taken off each channel, of values in [0, 1]; one number or one per channel.
-        std: what each channel is then divided by; one number or one per channel.
+        mean: what is taken off each channel, of values in [0, 1]; one number or one per channel, or "train" for that
+            of the train split, which is computed once and kept in checkpoints.
+        std: what each channel is then divided by, likewise.
         permute_pixels: the seed of one fixed shuffle of the pixels of all images, after augmentation: content
             (B, M, C) with each pixel's own position in `positions` (M, 2). Null for none.
         augment: what is done by chance in training.
@@ -61,8 +61,8 @@ class Images(Files, ABC):
         channels: int = 3,
         centre_crop: float | None = 1.0,
         ten_crop: float | None = None,
-        mean: float | list[float] = 0.5,
-        std: float | list[float] = 0.5,
+        mean: Numbers = 0.5,
+        std: Numbers = 0.5,
         permute_pixels: int | None = None,
         augment: ImageAugment = ImageAugment(),
         **options: Any,
@@ -81,9 +81,10 @@ class Images(Files, ABC):
         for key, share in (("centre_crop", centre_crop), ("ten_crop", ten_crop)):
             require(share is None or 0 < share <= 1, key, "null, or a number above 0 and up to 1", share)
         augment.check(facts)
-        self.mean, self.std = per_channel(mean, std, channels)
+        self.scale = Scale(mean, std, channels)
         modalities = {"image": {"channels": channels, "resolution": size or resolution}}
         super().__init__(modalities, facts, **options)
+        self.scales = {"image": self.scale}
         self.channels = channels
         self.size = size
         self.centre_crop = centre_crop
@@ -128,7 +129,7 @@ class Images(Files, ABC):
         augment = self.augment
         if training and (augment.random_crop or augment.horizontal_flip):
             content = crop_and_flip(content, augment.random_crop, augment.horizontal_flip, mask)
-        content = normalise(content, self.mean, self.std, mask)
+        content = self.scale(content.float() / 255, mask)
         if training and (augment.mixup or augment.cutmix) and not self._is_mixing_over():
             content, rest["labels"] = mix(content, rest["labels"], self.num_classes, augment.mixup, augment.cutmix)
         if self._permutation is not None:

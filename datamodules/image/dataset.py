@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from datamodules.common.files import FileSet
+from datamodules.common.file_set import FileSet
 from datamodules.common.splits import Split
 from datamodules.image.augment import resize
 from datamodules.image.reading import pack, say_frames, unpack, upright_bytes

@@ -157,6 +157,15 @@ class Paired(DataModule):
         assert self.train_set is not None and self.train_set.labels is not None, 'setup("fit") comes first'
         return np.bincount(np.hstack(self.train_set.labels).astype(int), minlength=self.num_classes).tolist()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep of each."""
+        return {name: data.state_dict() for name, data in self.datamodules.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Give each its own."""
+        for name, data in self.datamodules.items():
+            data.load_state_dict(state_dict.get(name, {}))
+
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """Each datamodule finishes its own part; then modalities are masked out. See `DataModule.finish`."""
         rest = {key: batch[key] for key in batch if key != "inputs"}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.common.files import FileSet
+from datamodules.common.file_set import FileSet
 from datamodules.common.noise import noisy
 
 

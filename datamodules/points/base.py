@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from datamodules.common.files import Files
+from datamodules.common.scale import Numbers, Scale
 from datamodules.common.splits import Split
 from datamodules.points.augment import (
     AXES,
@@ -38,8 +39,9 @@ class Points(Files, ABC):
         facts: what a task needs to know, as `DataModule` has them.
         features: names of what the files say of each point beside x, y and z, such as [nx, ny, nz] (which meshes have,
             too), [red, green, blue] or [intensity]; none for bare points.
-        feature_mean: what is taken off each feature; one number or one per feature.
-        feature_std: what each feature is then divided by; one number or one per feature.
+        feature_mean: what is taken off each feature; one number or one per feature, or "train" for that of the train
+            split, which is computed once and kept in checkpoints.
+        feature_std: what each feature is then divided by, likewise.
         sampling: how many points are taken.
         normalise: "cube" or "ball": the mean of a cloud is moved to zero, and its farthest point scaled to lie on the
             cube from -1 to 1 or on the unit sphere. "box": the middle of its bounding box is moved to zero, and each
@@ -63,8 +65,8 @@ class Points(Files, ABC):
         self,
         facts: dict[str, Any],
         features: list[str] | None = None,
-        feature_mean: float | list[float] = 0.0,
-        feature_std: float | list[float] = 1.0,
+        feature_mean: Numbers = 0.0,
+        feature_std: Numbers = 1.0,
         sampling: Sampling = Sampling(),
         normalise: Into | None = "cube",
         resolution: int = 2240,
@@ -74,12 +76,10 @@ class Points(Files, ABC):
         **options: Any,
     ) -> None:
         features = features or []
-        means = feature_mean if isinstance(feature_mean, list) else [feature_mean] * len(features)
-        stds = feature_std if isinstance(feature_std, list) else [feature_std] * len(features)
-        per_feature = f"one number, or {len(features)} (features)"
         require(len(set(features)) == len(features), "features", "names that differ", features)
-        require(len(means) == len(features), "feature_mean", per_feature, feature_mean)
-        require(len(stds) == len(features) and min(stds, default=1) > 0, "feature_std", f"{per_feature}, above 0", stds)
+        self.feature_scale = Scale(
+            feature_mean, feature_std, len(features), ("feature_mean", "feature_std"), "features"
+        )
         sampling.check()
         augment.check(facts)
         level = {name for name, axis in zip(NORMALS, AXES, strict=True) if axis != up} & set(features)
@@ -96,8 +96,7 @@ class Points(Files, ABC):
         super().__init__(modalities, facts, **options)
         self.elements = {"points": sampling.num_points or sampling.samples}
         self.features = features
-        self.feature_mean = means
-        self.feature_std = stds
+        self.scales = {"points": self.feature_scale} if features else {}
         self.sampling = sampling
         self.normalise: Into | None = normalise
         self.up = AXES.index(up)
@@ -125,9 +124,8 @@ class Points(Files, ABC):
         if training:
             points = self._augment(**points)
         if self.features:
-            mean, std = (points["content"].new_tensor(values) for values in (self.feature_mean, self.feature_std))
             given, computed = points["content"].tensor_split([len(self.features)], -1)
-            points["content"] = torch.cat([(given - mean) / std, computed], -1)
+            points["content"] = torch.cat([self.feature_scale(given, points.get("mask")), computed], -1)
         if training and self.augment.cutmix:
             points, rest["labels"] = cutmix(points, rest["labels"], self.num_classes, self.augment.cutmix)
         if "mask" in points:

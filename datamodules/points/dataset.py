@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import FARTHEST_POSITION
-from datamodules.common.files import FileSet
+from datamodules.common.file_set import FileSet
 from datamodules.common.splits import Kind, Split
 from datamodules.points.geometry import Geometry
 from datamodules.points.reading import POINT_EXTENSIONS, Into, checked, choose, frame, is_coarse, read_points

@@ -72,7 +72,7 @@ class Moving(DataModule):
         film, sound = (batch["inputs"][name]["content"] for name in ("video", "audio"))
         film = film.float() / 127.5 - 1
         spectrum = self.mel.to(sound.device)(sound.float() / FULL_SCALE)
-        spectrum = normalise(spectrum, None, torch.ones_like(spectrum[..., 0, 0], dtype=torch.bool))
+        spectrum = normalise(spectrum, torch.ones_like(spectrum[..., 0, 0], dtype=torch.bool))
         inputs = {
             "video": {"content": patches(film, self.patch)},
             "audio": {"content": patches(spectrum, self.sound_patch)},

@@ -10,8 +10,8 @@ import torch
 from datamodules.common.collate import own_places, rows_of_clips
 from datamodules.common.files import Files
 from datamodules.common.patches import patches
+from datamodules.common.scale import Numbers, Scale
 from datamodules.common.splits import Split
-from datamodules.image.augment import normalise, per_channel
 from datamodules.video.augment import VideoAugment, changes
 from datamodules.video.dataset import Track, VideoSet, cut_pictures
 from datamodules.video.reading import VIDEOS, decode_pictures
@@ -28,8 +28,9 @@ class Pictures:
         centre_crop: share of a picture that is kept where it is brought to `size`: 1 for the largest centred piece of
             that shape, less for a smaller one, null for the whole picture, stretched.
         centre: of that piece, as shares of the height and the width from top and left; it stays inside the picture.
-        mean: what is taken off each channel, of values in [0, 1]; one number or one per channel.
-        std: what each channel is then divided by; one number or one per channel.
+        mean: what is taken off each channel, of values in [0, 1]; one number or one per channel, or "train" for that
+            of the train split, which is computed once and kept in checkpoints.
+        std: what each channel is then divided by, likewise.
         changes: give each picture as what changed since the one before, in units of its clip's own standard deviation,
             in the place of the picture: what stands still and how bright it is are gone.
     """
@@ -38,8 +39,8 @@ class Pictures:
     channels: int = 3
     centre_crop: float | None = 1.0
     centre: tuple[float, float] = (0.5, 0.5)
-    mean: float | list[float] = 0.5
-    std: float | list[float] = 0.5
+    mean: Numbers = 0.5
+    std: Numbers = 0.5
     changes: bool = False
 
     def checked_size(self) -> list[int]:
@@ -107,13 +108,14 @@ class Video(Files, ABC):
         is_patch = len(patch) == 3 and min(patch) >= 1 and size[0] % patch[1] == 0 and size[1] % patch[2] == 0
         expected = f"null, or [pictures, height, width] that divide the size {size}"
         require(is_patch, "patch", expected, patch)
-        self.mean, self.std = per_channel(pictures.mean, pictures.std, pictures.channels)
+        self.scale = Scale(pictures.mean, pictures.std, pictures.channels)
         augment.check()
 
         resolution = [-(-frames // patch[0]), size[0] // patch[1], size[1] // patch[2]]
         channels = pictures.channels * torch.Size(patch).numel()
         modalities = {"video": {"channels": channels, "resolution": resolution}}
         super().__init__(modalities, facts, batch_size=batch_size, **options)
+        self.scales = {"video": self.scale}
         self.seconds = seconds
         self.patch = patch
         self.eval_clips = eval_clips
@@ -160,7 +162,7 @@ class Video(Files, ABC):
         content, mask = batch["inputs"]["video"]["content"], batch["inputs"]["video"].get("mask")
         if training:
             content = self.augment.apply(content)
-        content = normalise(content, self.mean, self.std, mask)
+        content = self.scale(content.float() / 255, mask)
         if self.pictures.changes:
             content = changes(content, mask)
         content = patches(content, self.patch)

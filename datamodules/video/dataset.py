@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.audio.reading import piece
 from datamodules.common.collate import LATER
-from datamodules.common.files import FileSet
+from datamodules.common.file_set import FileSet
 from datamodules.common.splits import Split
 
 

@@ -69,11 +69,10 @@ def view_of(datamodule: Any, modality: str) -> View:
     patch = getattr(datamodule, "patch", None)
     if facts is None or patch is None or len(patch) != len(facts["resolution"]):
         patch = None
-    mean, std = (
-        value if isinstance(value, Sequence) else None
-        for value in (getattr(datamodule, key, None) for key in ("mean", "std"))
-    )
-    return View(patch=patch, mean=mean, std=std)
+    scale = getattr(datamodule, "scales", {}).get(modality)
+    if scale is None or scale.keys != ("mean", "std"):  # not of pictures
+        return View(patch=patch)
+    return View(patch=patch, mean=scale.mean or None, std=scale.std or None)
 
 
 class Explain(Callback):

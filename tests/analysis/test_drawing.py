@@ -49,7 +49,7 @@ def sound() -> torch.Tensor:
 
 def spectrogram() -> torch.Tensor:
     mel = LogMel(8000, 16, 128, 32, [0, 4000])(sound())
-    return normalise(mel, None, torch.ones(mel.shape[:2], dtype=torch.bool)).double()
+    return normalise(mel, torch.ones(mel.shape[:2], dtype=torch.bool)).double()
 
 
 def film() -> torch.Tensor:

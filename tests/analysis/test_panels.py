@@ -7,7 +7,8 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
 
 from datamodules.common.patches import patches
-from datamodules.image.augment import normalise, permutation
+from datamodules.common.scale import Scale
+from datamodules.image.augment import permutation
 from perceiver_lightning.analysis.attention.panels import (
     View,
     blend,
@@ -61,9 +62,9 @@ def test_what_a_grid_is_drawn_as(name, shape, view, kind, size):
 def test_colours_are_those_that_were_read():
     bytes_ = torch.randint(256, (1, 4, 5, 3), dtype=torch.uint8)
     mean, std = [0.5, 0.4, 0.3], [0.2, 0.3, 0.1]
-    shown = show("image", {"content": normalise(bytes_, mean, std)}, View(mean=mean, std=std))
+    shown = show("image", {"content": Scale(mean, std, 3)(bytes_ / 255)}, View(mean=mean, std=std))
     np.testing.assert_allclose(shown.picture, bytes_[0] / 255, atol=1e-6)
-    without = show("image", {"content": normalise(bytes_, [0.5] * 3, [0.5] * 3)})
+    without = show("image", {"content": bytes_ / 255 - 0.5})
     assert (without.picture.min(), without.picture.max()) == (0, 1)
 
 

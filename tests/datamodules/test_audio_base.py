@@ -211,7 +211,7 @@ def test_a_silent_and_a_very_short_clip_are_finite(tmp_path):
         ({"mels": None, "patch": [2, 2]}, r"patch: expected null, or \[samples\] of at least 1, found \[2, 2\]"),
         ({"patch": [1, 5]}, "mels: expected a multiple of 5, as patch has it, found 64"),
         ({"frequencies": [0, 9000]}, "frequencies: expected null, or .* of 0 to 8000, half of sample_rate, found"),
-        ({"scale": [0.0, 0.0]}, "scale: expected null, or .mean, standard deviation above 0., found"),
+        ({"scale": [0.0, 0.0]}, "scale: expected null, train, or .mean, standard deviation above 0., found"),
         ({"noise": [20, 10]}, r"noise: expected null, or \[low, high\] decibels, found \[20, 10\]"),
         ({"spec_augment": [1, 2]}, "spec_augment: expected null, or .time masks, frames, frequency masks, bands."),
         ({"spec_augment": [1, 2, 1, 2], "mels": None}, "spec_augment: expected null, as mels is"),

@@ -95,19 +95,16 @@ def test_own_frames_do_not_know_of_the_padding(samples, padding, form):
     assert mel.frames(torch.tensor([samples])).tolist() == [own]
 
 
-def test_normalise_by_numbers_or_by_each_clips_own():
+def test_normalise_by_each_clips_own():
     content, length = torch.randn(2, 7, 3, 2) * 4 + 1, torch.tensor([7, 4])
     there = own_places(length, 7)
-    by_numbers = normalise(content, [1.0, 4.0], there)
-    torch.testing.assert_close(by_numbers[0], (content[0] - 1) / 4)
-    own = normalise(content, None, there)
+    own = normalise(content, there)
     for row, count in enumerate(length):
         values = content[row, :count].numpy()
         expected = (values - values.mean()) / values.std()
         np.testing.assert_allclose(own[row, :count].numpy(), expected, atol=1e-5)
-    for found in (by_numbers, own):
-        assert found[1, 4:].eq(0).all()
-    assert normalise(torch.full((1, 5, 2), 3.0), None, torch.ones(1, 5, dtype=torch.bool)).abs().max() < 1e-2
+    assert own[1, 4:].eq(0).all()
+    assert normalise(torch.full((1, 5, 2), 3.0), torch.ones(1, 5, dtype=torch.bool)).abs().max() < 1e-2
 
 
 @given(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
-from datamodules.image.augment import crop_and_flip, example_transform, mix, normalise, permutation, resize
+from datamodules.image.augment import crop_and_flip, example_transform, mix, permutation, resize
 
 
 def images(*shape: int) -> Tensor:
@@ -73,14 +73,6 @@ def test_a_padded_image_is_mirrored_in_its_own_width():
     changed = crop_and_flip(content, 0, True, mask)[..., 0]
     assert changed[:, 1].eq(0).all()
     assert {tuple(row.tolist()) for row in changed[:, 0]} == {(1, 2, 3, 0, 0), (3, 2, 1, 0, 0)}
-
-
-def test_normalise_takes_bytes_to_the_mean_and_std_of_each_channel():
-    content = torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8)
-    expected = torch.tensor([[[[-1.0, 3.0], [1.0, -1.0]]]])
-    torch.testing.assert_close(normalise(content, [0.5, 0.25], [0.5, 0.25]), expected)
-    mask = torch.tensor([[[True, False]]])
-    assert normalise(content, [0.5, 0.25], [0.5, 0.25], mask)[0, 0, 1].eq(0).all()
 
 
 @given(st.integers(2, 6), st.integers(0, 2**31))

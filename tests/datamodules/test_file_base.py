@@ -8,7 +8,8 @@ import pytest
 from image_files import batch_of
 
 from datamodules.common.classes import class_facts
-from datamodules.common.files import Files, FileSet
+from datamodules.common.file_set import FileSet
+from datamodules.common.files import Files
 from datamodules.common.progress import map_in_threads
 from datamodules.common.splits import Kind, Split
 from perceiver_lightning.errors import InputError

@@ -226,7 +226,7 @@ def test_ten_crops_of_an_image_are_evaluated_as_one(permute_pixels):
         ({"ten_crop": 1.2}, "ten_crop: expected null, or a number above 0 and up to 1, found 1.2"),
         ({"mixup": -1.0}, "mixup: expected a number of at least 0, found -1.0"),
         ({"mean": [0.5, 0.5]}, r"mean: expected one number, or 1 \(channels\), found \[0.5, 0.5\]"),
-        ({"std": 0.0}, r"std: expected one number above 0, or 1 \(channels\), found 0.0"),
+        ({"std": 0.0}, r"std: expected one number above 0, or 1 \(channels\), found \[0.0\]"),
         ({"batch_size": 0}, "batch_size: expected an integer of at least 1, found 0"),
     ],
 )

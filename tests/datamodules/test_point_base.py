@@ -362,7 +362,7 @@ def test_positions_that_are_not_normalised_must_lie_in_their_range(folder):
     [
         ({"features": ["a", "a"]}, "features: expected names that differ"),
         ({"feature_mean": [1, 2]}, r"feature_mean: expected one number, or 1 \(features\), found \[1, 2\]"),
-        ({"feature_std": 0}, r"feature_std: .*above 0, found \[0\]"),
+        ({"feature_std": 0}, r"feature_std: .*above 0, or 1 \(features\), found \[0\]"),
         ({"num_points": 0}, "num_points: expected null, or an integer of at least 1, found 0"),
         ({"eval_points": 0}, "eval_points: expected null, or an integer of at least 1, found 0"),
         (
