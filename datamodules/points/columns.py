@@ -12,6 +12,7 @@ import numpy as np
 
 from datamodules.common.say import say_once
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.names import ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ MOST_COLUMNS = 16  # of an array of points, where only its shape tells which axi
 
 def load_arrays(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Arrays of an npz by their keys, those of `optional` where they are there. Nothing is ever unpickled.
+
+    Strings that are stored as bytes are decoded as UTF-8.
 
     Raises:
         InputError: the file is no npz, a key is missing, or an array is of pickled objects.
@@ -42,7 +45,8 @@ def load_arrays(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -
 
 def _read_key(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     try:
-        return file[key]
+        array = file[key]
+        return np.strings.decode(array, "utf-8", ERRORS) if array.dtype.kind == "S" else array
     except Exception as error:
         raise InputError(
             f"{path}: expected {key} to be an array of numbers or strings, found what cannot be read "
