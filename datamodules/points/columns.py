@@ -4,6 +4,7 @@ Legend: M points, C features, N clouds.
 """
 
 import logging
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,22 @@ def _take(points: np.ndarray, features: Sequence[str], where: Any) -> np.ndarray
     if columns < 3 or (features and columns != 3 + len(features)):
         expected = f"{3 + len(features)} columns (x, y, z, {', '.join(features)})" if features else "3 columns or more"
         raise InputError(f"{where}: expected points with {expected}, found the shape {points.shape}")
+    x = points[..., 0]
+    if x.ndim == 1 and len(x) > 3 and x[0] in (0, 1) and (x - x[0] == np.arange(len(x))).all():
+        line = f"{where}: x counts the points, from {x[0]:g} on; if it is their index, remove that column"
+        say_once(log, "x counts", line)
     say_left_out(columns, 3 + len(features), where)
     return points[..., : 3 + len(features)]
+
+
+def present(wanted: Sequence[str], found: Sequence[str], where: Any) -> Sequence[str]:
+    """`wanted`, if each is once among the columns that were found."""
+    for name in wanted:
+        if found.count(name) != 1:
+            what = "not" if name not in found else "twice"
+            names = textwrap.shorten(", ".join(found) or "none", 100, placeholder=" ...")
+            raise InputError(f"{where}: expected the columns {', '.join(wanted)}, found {names}, {what} {name}")
+    return wanted
 
 
 def say_left_out(columns: int, read: int, where: Any) -> None:
