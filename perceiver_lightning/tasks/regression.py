@@ -113,7 +113,7 @@ class RegressionTask(PerceiverTask):
         names = self.target_names
         metrics: dict[str, Any] = {}
         for column, (name, mean, std) in enumerate(zip(names, *self._statistics(), strict=True)):
-            own, standardised = partial(column_of, column), partial(column_of, column, mean=mean, std=std)
+            own, standardised = partial(column_of, column), partial(standardised_column, column, mean, std)
             kinds = {
                 "mae": (MeanAbsoluteError(), own),
                 "rmse": (MeanSquaredError(squared=False), own),
@@ -164,6 +164,11 @@ class RegressionTask(PerceiverTask):
         return fact in ("target_mean", "target_std")
 
 
-def column_of(column: int, values: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """One column (E,) of values (E, T), less a mean, over a standard deviation."""
-    return (values[:, column] - mean) / std
+def column_of(column: int, values: Tensor) -> Tensor:
+    """One column (E,) of values (E, T)."""
+    return values[:, column]
+
+
+def standardised_column(column: int, mean: float, std: float, values: Tensor) -> Tensor:
+    """One column of values (E, T), less a mean, over a standard deviation: float32 (E,)."""
+    return ((values[:, column] - mean) / std).float()
