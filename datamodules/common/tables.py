@@ -222,9 +222,9 @@ def lines_of_folds(
         found = f"{_shown(missing)} in {sum(counts[fold] for fold in missing)} of {len(lines)}"
         mend = f"fill in the column {column}, remove these lines, or give this fold as test_fold or val_fold"
         raise InputError(f"{table}: expected a fold in each line, found {found}: {mend}")
-    require(not rest or any(fold is not None for fold in given.values()), "test_fold", there, "null")
     unsure = f"{_shown(rest)} beside {_shown(split_of)}: say by test_fold or val_fold what it is, or remove its lines"
     require(not rest or not has_train, str(table), "folds of train, val and test", unsure)
+    require(not rest or any(fold is not None for fold in given.values()), "test_fold", there, "null")
     split_of |= dict.fromkeys(rest, "train")
     require("train" in split_of.values(), str(table), "a fold for train", _shown(folds))
     found_lines: dict[str, list[Line]] = {}

@@ -150,7 +150,7 @@ def test_labels_are_compared_in_their_composed_form(tmp_path):
         (["1", "2", "nan"], {"test_fold": 2}, "found nan in 4 of 12: .*, or give this fold as test_fold or val_fold"),
         (["train", "test", ""], {}, "expected a fold in each line, found '' in 4 of 12"),
         (["test", ""], {}, "test_fold: expected one of '', test, the folds in .*, found null"),
-        (["train", "test", "spare"], {}, "test_fold: expected one of spare, test, train, the folds in"),
+        (["train", "test", "spare"], {}, "found spare beside test, train: say by test_fold or val_fold what it is"),
         (
             ["train", "test", "a", "b"],
             {"test_fold": "a"},
