@@ -25,8 +25,8 @@ def read_lines(path: Path, features: Sequence[str]) -> np.ndarray:
     """The points of a text file, (M, 3 + C): by the names in its first line, else in the order of its columns.
 
     A first line 0, 1, 2 ... above numbers with a point is the header of a table whose columns have no names. Whole
-    numbers that rise from line to line, in front of three columns of others, are the index of such a table. Both are
-    left out, and one line says so.
+    numbers that count the lines, in front of three columns of others, are the index of such a table. Both are left
+    out, and one line says so.
 
     Raises:
         InputError: the file lacks columns, has no points, or atoms.
@@ -59,9 +59,8 @@ def read_lines(path: Path, features: Sequence[str]) -> np.ndarray:
         if width != len(names) and not is_index and not in_front:
             raise InputError(f"{path}: expected {len(names)} columns, as its names, found {width}")
         columns = [column + is_index for column in columns]
-    elif names or _is_index(lines, width, 3 + len(features) if features else None):
-        line = f"{path}: its first column counts the points, and is left out"
-        say_once(log, "index of points", line)
+    elif names or _is_index(lines, width, 3 + len(features) if features else None, path):
+        say_once(log, "index of points", f"{path}: its first column is an index of the points, and is left out")
         columns = list(range(1, width))
     points = np.loadtxt(lines, delimiter=delimiter, usecols=columns, quotechar='"', ndmin=2)
     if not named:
@@ -98,10 +97,17 @@ def _without_numbers(lines: list[str], path: Path) -> list[str]:
     return lines[1:]
 
 
-def _is_index(lines: Sequence[str], width: int, expected: int | None) -> bool:
-    """Whether the first of columns without names is the index of a table."""
+def _is_index(lines: Sequence[str], width: int, expected: int | None, path: Path) -> bool:
+    """Whether the first of columns without names is the index of a table: it counts the points, from 0 or 1 on."""
     has_room = width >= 4 if expected is None else width == expected + 1
-    return has_room and len(lines) >= width and _rises(lines) and not _are_whole(lines)
+    if not has_room or len(lines) < width or not _rises(lines) or _are_whole(lines):
+        return False
+    first, last = (int(_cells(line)[0]) for line in (lines[0], lines[-1]))
+    if first in (0, 1) and last - first == len(lines) - 1:
+        return True
+    line = f"{path}: x rises from line to line in whole numbers; if it is an index of the points, remove that column"
+    say_once(log, "x rises", line)
+    return False
 
 
 def _rises(lines: Sequence[str]) -> bool:

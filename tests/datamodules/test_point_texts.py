@@ -41,7 +41,6 @@ COUNTED, FILTERED = list(range(9)), [0, 3, 4, 7, 10, 11, 12, 20, 30]
         ("0\t1\t2", COUNTED, 3),  # DataFrame.to_csv(index_label=False)
         (None, COUNTED, 3),
         (None, [k + 1 for k in COUNTED], 5),
-        (None, FILTERED, 3),
         ("id\tx\ty\tz", COUNTED, 3),
         ('"x"\t"y"\t"z"', [f'"{k + 1}"' for k in COUNTED], 3),  # R's write.table
     ],
@@ -55,6 +54,15 @@ def test_a_table_of_numbers_has_neither_its_header_nor_its_index_read(tmp_path, 
             assert np.array_equal(read_points(path, [str(k) for k in range(3, columns)]), CLOUD[:, :columns])
     numbered = header is None or "x" not in header or header.startswith("index")
     assert not numbered or any("left out" in line for line in said.messages)
+
+
+def test_a_first_column_that_may_be_a_filtered_index_is_told(tmp_path, said):
+    path = tmp_path / "a.xyz"
+    path.write_text(text_of(3, None, FILTERED, " "))
+    assert read_points(path, ["a"])[:, 0].tolist() == FILTERED  # four columns are asked for
+    assert not said.messages
+    assert read_points(path)[:, 0].tolist() == FILTERED
+    assert f"{path}: x rises from line to line in whole numbers; if it is an index" in said.messages[0]
 
 
 @given(st.integers(4, 40), st.integers(0, 2**16), st.sampled_from(["%.3f", "%g", "%d"]), st.integers(3, 5))
