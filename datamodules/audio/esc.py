@@ -12,7 +12,8 @@ from datamodules.base import located
 from datamodules.common.classes import class_facts
 from datamodules.common.listing import list_files
 from datamodules.common.splits import Split, select
-from datamodules.common.tables import check_present, read_csv
+from datamodules.common.tables import check_present
+from datamodules.common.text import read_csv
 from perceiver_lightning.errors import require
 
 ESC50 = [

@@ -35,6 +35,8 @@ LONGEST = 2**31  # samples at the rate that is asked for
 KERNEL = 2**20  # values of torchaudio's largest kernel; that of 44101 to 16000 Hz would have 700 million
 STEP = 1000  # between the rates that soxr is given, at most
 MIXED = 128.0  # what sums of sound in [-1, 1] stay below; what is beyond has another scale
+LOST = 1e-3  # share of a sound's peak that is next to nothing
+QUIET = 4.0  # steps of 16 bits; a peak below is next to nothing where a file has finer ones
 OVERSHOT = 2.0  # what lossy codecs stay below that are given sound in [-1, 1]
 
 
@@ -65,10 +67,41 @@ def decode(path: str | Path, sample_rate: int, channels: int) -> np.ndarray:
     sound = scaled(sound, 1.0 if is_float else OVERSHOT, str(path))
 
     if channels == 1:
-        sound = sound.mean(1, keepdims=True)
+        taken = sound.mean(1, keepdims=True)
     else:
-        sound = sound[:, :channels] if sound.shape[1] >= channels else sound[:, :1].repeat(channels, 1)
-    return to_int16(resampled(sound, own_rate, sample_rate))
+        taken = sound[:, :channels] if sound.shape[1] >= channels else sound[:, :1].repeat(channels, 1)
+    heard = resampled(taken, own_rate, sample_rate)
+    _say_lost(sound, taken, heard, f"{path}", f"the frequencies above {sample_rate / 2:g} Hz (sample_rate)")
+    return to_int16(heard)
+
+
+def _say_lost(sound: np.ndarray, taken: np.ndarray, heard: np.ndarray, path: str, above: str) -> None:
+    """Say once that next to nothing is left of a sound: of its channels, at the new rate, or in 16 bits.
+
+    Args:
+        sound: all its channels, as floats.
+        taken: the channels that are made of them.
+        heard: these at the new rate.
+        path: the file.
+        above: the frequencies that the new rate lacks, for the message.
+    """
+    whole, kept, last = (float(np.abs(values).max(initial=0)) for values in (sound, taken, heard))
+    if kept < LOST * whole:
+        made = "mono, the mean of its" if taken.shape[1] == 1 else f"the first {taken.shape[1]} of its"
+        line = f"next to nothing is left of its sound in {made} {sound.shape[1]} channels (channels)"
+        say_once(log, "silent channels", f"{path}: {line}")
+    elif last < LOST * kept:
+        say_once(log, "silent rate", f"{path}: next to nothing is left of its sound without {above}")
+    else:
+        say_quiet(sound, path)
+
+
+def say_quiet(sound: np.ndarray, path: str) -> None:
+    """Say once that next to nothing is left of a sound of floats in 16 bits, unless it has no finer steps itself."""
+    steps = sound * np.float32(FULL_SCALE)
+    if 0 < (peak := float(np.abs(steps).max(initial=0))) < QUIET and (steps != steps.round()).any():
+        line = f"its peak is {peak / FULL_SCALE:.2g} of full scale, of which 16 bits leave next to nothing"
+        say_once(log, "quiet", f"{path}: {line}: make files like it louder")
 
 
 def _by_pyav(path: str | Path) -> tuple[np.ndarray, int, bool]:

@@ -7,7 +7,8 @@ from datamodules.audio_visual.base import AudioVisual
 from datamodules.base import located
 from datamodules.common.classes import class_facts
 from datamodules.common.splits import Split
-from datamodules.common.tables import check_present, read_csv
+from datamodules.common.tables import check_present
+from datamodules.common.text import read_csv
 from datamodules.video.reading import VIDEOS
 from perceiver_lightning.errors import require
 

@@ -1,14 +1,20 @@
 """The facts of data sets that have classes."""
 
+import logging
 from typing import Any
 
 from datamodules.base import is_int
+from datamodules.common.say import say_once
 from perceiver_lightning.errors import InputError, require
 from perceiver_lightning.names import composed
+
+log = logging.getLogger(__name__)
 
 
 def class_facts(num_classes: int, class_names: list[str] | None = None, multilabel: bool = False) -> dict[str, Any]:
     """`num_classes`, `class_names` and `multilabel`, checked: what tasks of classification ask for.
+
+    Two classes may have one name, as the two cranes of ImageNet; one line says so.
 
     Args:
         num_classes: number of classes.
@@ -24,6 +30,9 @@ def class_facts(num_classes: int, class_names: list[str] | None = None, multilab
     require(are_strings, "class_names", "a list of strings", class_names)
     require(len(class_names) == num_classes, "class_names", f"{num_classes} names (num_classes)", len(class_names))
     class_names = distinct(class_names)
+    if twice := next((name for name in class_names if class_names.count(name) > 1), None):
+        which = ", ".join(str(label) for label, name in enumerate(class_names) if name == twice)
+        say_once(log, ("classes of one name", twice), f"class_names: the classes {which} are all called {twice!r}")
     require(isinstance(multilabel, bool), "multilabel", "true or false", multilabel)
     return {"num_classes": num_classes, "class_names": class_names, "multilabel": multilabel}
 

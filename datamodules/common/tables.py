@@ -1,41 +1,25 @@
 """Files listed by a CSV: a line for each, with its path, its label or labels, its fold."""
 
-import csv
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datamodules.base import located
 from datamodules.common.classes import class_facts
+from datamodules.common.say import say_once
 from datamodules.common.splits import Kind, Split, files_of_splits, shortened, split_named
+from datamodules.common.text import find_files, identity, read_csv
 from perceiver_lightning.errors import InputError, require
-from perceiver_lightning.names import ERRORS, composed
+from perceiver_lightning.names import composed
 
+log = logging.getLogger(__name__)
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The lines of a CSV, or of a TSV by its ending, by its columns' names.
-
-    Raises:
-        InputError: it is absent or no text, lacks a column, has no line, or a line with another number of columns.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors=ERRORS) as file:
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
-            found = list(reader.fieldnames or [])
-            lines = [(reader.line_num, line) for line in reader]
-    except (OSError, csv.Error) as error:
-        raise InputError(f"{path}: expected a CSV file, found one that cannot be read ({error})") from error
-    require(set(columns) <= set(found), str(path), f"the columns {', '.join(columns)}", ", ".join(found) or "none")
-    require(len(set(found)) == len(found), str(path), "columns of different names", ", ".join(found))
-    require(len(lines) > 0, str(path), "a line for each file", "none")
-    for number, line in lines:
-        more = line.get(None, [])  # what is beyond the named columns
-        count = sum(line[name] is not None for name in found) + len(more)
-        require(count == len(found), f"{path}, line {number}", f"{len(found)} columns, as the first line has", count)
-    return [line for _, line in lines]
+MISSING = frozenset({"", "nan", "<na>", "n/a", "#n/a"})  # what programs write where a cell has no value
+MISSING_FOLDS = MISSING | {"none", "null"}
 
 
 def check_present(paths: Sequence[str], table: Path, skip_absent: bool = False) -> None:
@@ -48,10 +32,14 @@ def check_present(paths: Sequence[str], table: Path, skip_absent: bool = False) 
 
 
 class Line(NamedTuple):
-    """A line of a table: the file as it stands there and its path, its labels if it has that column, its fold."""
+    """A line of a table: the file as it is written there, its path, what tells it from others, its labels, its fold.
+
+    Labels are None where there is no column of them.
+    """
 
     name: str
     path: str
+    file: Hashable
     labels: tuple[str, ...] | None
     fold: str
 
@@ -142,20 +130,30 @@ class InTables:
             require(self.table.is_file(), "table", "a CSV file, or a folder of them", f"none at {self.table}")
             lines = {"all": self._read(self.table, True)}
             if self.fold_column is not None:
-                lines = lines_of_folds(lines["all"], self.folds, self.table)
+                lines = lines_of_folds(lines["all"], self.folds, self.table, self.fold_column)
         check_apart(lines, self.table)
+        say_labels(lines, self.table)
         return lines
 
     def _read(self, path: Path, labelled: bool) -> list[Line]:
         fold_column = None if self.table.is_dir() else self.fold_column
         wanted = [self.path_column, self.label_column if labelled else None, fold_column]
-        found = []
+        lines = []
+        listed: dict[str, dict[str, list[str]]] = {}
         for line in read_csv(path, [column for column in wanted if column is not None]):
             name, text = line[self.path_column], line.get(self.label_column)
+            require(name.strip() != "", str(path), f"a path in each line ({self.path_column})", "a line without")
+            whole = os.path.abspath(path.parent / name)
+            found = find_files(whole, listed)
+            several = f"{len(found)} that differ from it in blanks or their Unicode form"
+            require(len(found) < 2, f"{path}, {name!r}", "one file of that name", several)
+            if found != [whole]:
+                name = name.strip()
+            whole = found[0] if found else os.path.abspath(path.parent / name)
             labels = None if text is None else self._labels(text, f"{path}, {name}")
             fold = "" if fold_column is None else line[fold_column].strip()
-            found.append(Line(name, os.path.abspath(path.parent / name), labels, fold))
-        return found
+            lines.append(Line(name, whole, identity(whole), labels, fold))
+        return lines
 
     def _labels(self, text: str, where: str) -> tuple[str, ...]:
         """The labels of a line, in their composed form (NFC)."""
@@ -186,49 +184,86 @@ class InTables:
         return Split(paths, names, several, where, self.kind, strata=no_shares, several=self.num_classes)
 
 
-def lines_of_folds(lines: Sequence[Line], given: Mapping[str, str | int | None], table: Path) -> dict[str, list[Line]]:
+def lines_of_folds(
+    lines: Sequence[Line], given: Mapping[str, str | int | None], table: Path, column: str
+) -> dict[str, list[Line]]:
     """The lines of each split, by their folds.
 
     A fold is of the split that is `given` for it, else of that which its name means. Where no name means train, all
     others are train.
 
+    Args:
+        lines: of the table.
+        given: the folds of test and of val, where they are known.
+        table: for messages, and so the next.
+        column: of folds.
+
     Raises:
         InputError: a fold that is given is not there; what a fold is remains unsure; there is none of train.
     """
-    folds = sorted({line.fold for line in lines})
-    there = f"one of {', '.join(folds)}, the folds in {table}"
+    counts = Counter(line.fold for line in lines)
+    folds = sorted(counts)
+    there = f"one of {_shown(folds)}, the folds in {table}"
     split_of = {str(fold): split for split, fold in given.items() if fold is not None}
     for fold, split in split_of.items():
-        require(fold in folds, f"{split}_fold", there, fold)
+        require(fold in folds, f"{split}_fold", there, _shown([fold]))
     for fold in folds:
         named = split_of.get(fold) or split_named(fold)
         if named in ("test", "val"):
             others = [other for other, split in split_of.items() if split == named and other != fold]
-            require(not others, f"{named}_fold", f"one fold of {table} for {named}", f"{fold} and {', '.join(others)}")
+            both = f"{_shown([fold])} and {_shown(others)}"
+            require(not others, f"{named}_fold", f"one fold of {table} for {named}", both)
         if named is not None:
             split_of[fold] = named
     rest = [fold for fold in folds if fold not in split_of]
+    has_train = "train" in split_of.values()
+    missing = [fold for fold in rest if fold.lower() in MISSING_FOLDS]
+    if missing and (has_train or len(rest) > len(missing)):
+        found = f"{_shown(missing)} in {sum(counts[fold] for fold in missing)} of {len(lines)}"
+        mend = f"fill in the column {column}, remove these lines, or give this fold as test_fold or val_fold"
+        raise InputError(f"{table}: expected a fold in each line, found {found}: {mend}")
+    unsure = f"{_shown(rest)} beside {_shown(split_of)}: say by test_fold or val_fold what it is, or remove its lines"
+    require(not rest or not has_train, str(table), "folds of train, val and test", unsure)
     require(not rest or any(fold is not None for fold in given.values()), "test_fold", there, "null")
-    unsure = f"{', '.join(rest)} beside {', '.join(split_of)}"
-    require(not rest or "train" not in split_of.values(), str(table), "folds of train, val and test", unsure)
     split_of |= dict.fromkeys(rest, "train")
-    require("train" in split_of.values(), str(table), "a fold for train", ", ".join(folds))
-    found: dict[str, list[Line]] = {}
+    require("train" in split_of.values(), str(table), "a fold for train", _shown(folds))
+    found_lines: dict[str, list[Line]] = {}
     for line in lines:
-        found.setdefault(split_of[line.fold], []).append(line)
-    return found
+        found_lines.setdefault(split_of[line.fold], []).append(line)
+    return found_lines
+
+
+def _shown(folds: Iterable[str]) -> str:
+    """Folds in a message, where a blank one is seen."""
+    return ", ".join(fold or "''" for fold in folds)
+
+
+def say_labels(lines: Mapping[str, Sequence[Line]], table: Path) -> None:
+    """Say what is odd of labels: one that is no value, and classes that train lacks."""
+    labels = {split: Counter(name for line in own for name in line.labels or ()) for split, own in lines.items()}
+    for name, count in sum(labels.values(), Counter[str]()).items():
+        if name.lower() in MISSING:
+            line = f"{table}: {count} lines have the label {name!r}, which is read as a class"
+            say_once(log, ("label", table, name), line)
+    known: Mapping[str, int] = labels.get("all", labels.get("train", {}))
+    for split, own in labels.items():
+        if lacking := sorted(set(own) - set(known)):
+            line = f"{table}: train has no example of {shortened(lacking)}, which {split} has"
+            say_once(log, ("classes", table, split), line)
 
 
 def check_apart(lines: Mapping[str, Sequence[Line]], table: Path) -> None:
     """Raise an InputError if a file is in two splits, twice in one that is to be cut, or has other labels each time."""
-    seen: dict[str, tuple[str, Line]] = {}
+    seen: dict[Hashable, tuple[str, Line]] = {}
     for split, own in lines.items():
         is_cut = split == "all" or (split == "train" and "val" not in lines)
         for line in own:
-            before, first = seen.setdefault(line.path, (split, line))
+            before, first = seen.setdefault(line.file, (split, line))
             if first is line:
                 continue
-            require(before == split, str(table), f"{line.name} in one split", f"it in {before} and {split}")
+            other_name = "" if line.name == first.name else f" (as {first.name})"
+            both = f"it in {before} and {split}{other_name}"
+            require(before == split, str(table), f"{line.name} in one split", both)
             require(not is_cut, str(table), f"{line.name} once, as a part of {split} is cut off by chance", "it twice")
             require(
                 line.labels == first.labels,

@@ -18,6 +18,7 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".pcx", ".sgi", ".ico", ".avif"),
 )
+FEW_BITS = 12  # of 16, with which an image is nearly one shade
 HEAD = 8  # bytes in front of a packed image: its height and its width
 FRAMES = ("TIFF", "GIF", "WEBP", "PNG")  # formats with several pictures of equal rank; others have previews
 # Tags of a TIFF, and the values of the last.
@@ -45,12 +46,15 @@ def upright_bytes(image: Image.Image) -> Image.Image:
         ValueError: the image has a mode without a known range (32-bit integers, floats), which Pillow would clip; or
             one that Pillow reads wrong.
     """
-    deep = any("16" in str(tile.args) for tile in getattr(image, "tile", []))  # gone once the pixels are read
+    deep = any(";16" in str(tile.args) for tile in getattr(image, "tile", []))  # gone once the pixels are read
     image.load()
     image.getexif()
     image.info.pop("exif", None)  # read, and not to be written again, which odd entries beside the orientation forbid
     if image.mode == "RGB" and deep and "transparency" in image.info:
         raise ValueError("expected a transparent colour of 8 bits, found one of 16")
+    if deep and image.mode in ("RGB", "RGBA", "LA"):  # which Pillow has brought to 8 bits
+        colours = cast(Any, image.getextrema())[: 1 if image.mode == "LA" else 3]
+        _say_dark(256 * max(high for _, high in colours) + 255, image)
     image = _eight_bits(ImageOps.exif_transpose(image), image)
     if image.mode == "La":
         image = image.convert("LA")
@@ -72,6 +76,8 @@ def _eight_bits(image: Image.Image, source: Image.Image) -> Image.Image:
         raise ValueError("expected little-endian or uncompressed values, found compressed big-endian signed integers")
     if image.mode.startswith("I;16") or (image.mode == "I" and bits == 16 and source.format in ("TIFF", "PPM")):
         values = np.asarray(image).astype(np.int32) + (32768 if signed else 0)
+        if bits == 16:
+            _say_dark(int(np.abs(values - 32768 * signed).max()), source)
         grey = (values >> (bits - 8)).astype(np.uint8)
         if tags.get(PHOTOMETRIC) == 0:  # white is zero
             grey = 255 - grey
@@ -103,6 +109,15 @@ def _unknown_tiff(path: Any) -> str | None:
     held = " and ".join(SAMPLE_FORMATS.get(kind, "other values") for kind in sorted(set(kinds)))
     what = f"{len(bits)} x {max(bits)}-bit {held}, photometric interpretation {tags.get(PHOTOMETRIC)}"
     return f"expected a TIFF that Pillow reads, found {what}"
+
+
+def _say_dark(largest: int, image: Image.Image) -> None:
+    """Say once that an image of 16 bits has no more than 12 of them, as many cameras and scanners write."""
+    bits = largest.bit_length()
+    if 0 < bits <= FEW_BITS:
+        found = f"none of its 16-bit values reaches {2**bits}, so it seems to hold {bits} bits"
+        line = f"{found}: files like it become nearly one shade, as they are scaled by the whole range"
+        say_once(log, "dark", f"{getattr(image, 'filename', '') or 'an image'}: {line}")
 
 
 def say_frames(image: Image.Image, where: str) -> None:

@@ -4,6 +4,7 @@ Legend: M points, C features, N clouds.
 """
 
 import logging
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from datamodules.common.say import say_once
 from perceiver_lightning.errors import InputError
+from perceiver_lightning.names import ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,8 @@ MOST_COLUMNS = 16  # of an array of points, where only its shape tells which axi
 
 def load_arrays(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Arrays of an npz by their keys, those of `optional` where they are there. Nothing is ever unpickled.
+
+    Strings that are stored as bytes are decoded as UTF-8.
 
     Raises:
         InputError: the file is no npz, a key is missing, or an array is of pickled objects.
@@ -42,7 +46,8 @@ def load_arrays(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -
 
 def _read_key(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     try:
-        return file[key]
+        array = file[key]
+        return np.strings.decode(array, "utf-8", ERRORS) if array.dtype.kind == "S" else array
     except Exception as error:
         raise InputError(
             f"{path}: expected {key} to be an array of numbers or strings, found what cannot be read "
@@ -115,8 +120,22 @@ def _take(points: np.ndarray, features: Sequence[str], where: Any) -> np.ndarray
     if columns < 3 or (features and columns != 3 + len(features)):
         expected = f"{3 + len(features)} columns (x, y, z, {', '.join(features)})" if features else "3 columns or more"
         raise InputError(f"{where}: expected points with {expected}, found the shape {points.shape}")
+    x = points[..., 0]
+    if x.ndim == 1 and len(x) > 3 and x[0] in (0, 1) and (x - x[0] == np.arange(len(x))).all():
+        line = f"{where}: x counts the points, from {x[0]:g} on; if it is their index, remove that column"
+        say_once(log, "x counts", line)
     say_left_out(columns, 3 + len(features), where)
     return points[..., : 3 + len(features)]
+
+
+def present(wanted: Sequence[str], found: Sequence[str], where: Any) -> Sequence[str]:
+    """`wanted`, if each is once among the columns that were found."""
+    for name in wanted:
+        if found.count(name) != 1:
+            what = "not" if name not in found else "twice"
+            names = textwrap.shorten(", ".join(found) or "none", 100, placeholder=" ...")
+            raise InputError(f"{where}: expected the columns {', '.join(wanted)}, found {names}, {what} {name}")
+    return wanted
 
 
 def say_left_out(columns: int, read: int, where: Any) -> None:

@@ -3,8 +3,6 @@
 Legend: M points, C features, N clouds.
 """
 
-import csv
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.points.columns import join_columns, load_arrays, one_line, say_left_out, take_columns
+from datamodules.points.columns import join_columns, load_arrays, one_line, present, say_left_out
 from datamodules.points.meshes import NORMALS, READERS, draw, load_mesh
+from datamodules.points.text import read_lines
 from perceiver_lightning.errors import InputError, require
 
 FLATTEST = 1e-3  # share of the longest side of a box that the others have at least: they are divided by
 FARTHEST_READ = 1e15  # well below where squares overflow in float32, 1e19
 COARSE = 1e-4  # share of its extent by which float32 may move the points of a cloud that lies far from zero
 MESHES = tuple(READERS)
-TEXTS = (".xyz", ".pts", ".csv", ".txt")
+TEXTS = (".xyz", ".pts", ".csv", ".txt", ".asc")
 POINT_EXTENSIONS = (*MESHES, *TEXTS, ".npy", ".npz")
 
 Into = Literal["ball", "cube", "box"]  # what clouds are normalised into
@@ -58,8 +57,9 @@ def read_points(path: str | Path, features: Sequence[str] = (), samples: int = 2
                                   Its features can be the normals, nx, ny and nz. A file without faces, as a ply often
                                   is, has its vertices as points, and the features by the names that a ply gives them;
                                   an obj has red, green and blue
-        csv, txt, xyz, pts        a line for each point, by commas or blanks; a first line of names says which columns
-                                  are x, y, z and the features, one with a single number how many points follow
+        csv, txt, xyz, pts, asc   a line for each point, by commas, semicolons or blanks; a first line of names says
+                                  which columns are x, y, z and the features, one with a single number how many
+                                  points follow
         npy                       (M, 3) or more columns, or (3 or more, M)
         npz                       `points` of that shape, and `features` (M, C) if they are apart
 
@@ -88,7 +88,7 @@ def read_points(path: str | Path, features: Sequence[str] = (), samples: int = 2
         if kind in MESHES:
             points = _read_mesh(path, features, samples, seed)
         elif kind in TEXTS:
-            points = _read_text(path, features)
+            points = read_lines(path, features)
         else:
             points = _read_arrays(path, features)
     except InputError:
@@ -146,61 +146,13 @@ def _load_array(path: Path) -> np.ndarray:
     return array
 
 
-def _read_text(path: Path, features: Sequence[str]) -> np.ndarray:
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    if lines and lines[0].strip().isdecimal():  # the number of points, as a pts has it
-        announced, lines = int(lines[0]), lines[1:]
-        if announced != len(lines):
-            raise ValueError(f"{announced} points announced, {len(lines)} lines found")
-    names: list[str] = []
-    delimiter, through = None, 0
-    for line in lines:
-        delimiter, through = "," if "," in line else None, through + 1
-        text = line.lstrip("# ").rstrip()
-        names = [name.strip().lower() for name in (next(csv.reader([text]), []) if delimiter else text.split())]
-        if names and (line[0] != "#" or set("xyz") <= set(names)):
-            break  # the first line that is no comment, or is one that names the columns
-    else:
-        names = []
-    columns = None
-    if not all(_is_number(name) for name in names):
-        wanted = [*"xyz", *(name.lower() for name in features)]
-        columns = [names.index(name) for name in _present(wanted, names, path)]
-        lines = lines[through:]
-    if all(line[0] == "#" for line in lines):
-        raise InputError(f"{path}: expected at least one point, found none")
-    points = np.loadtxt(lines, delimiter=delimiter, usecols=columns, quotechar='"', ndmin=2)
-    if columns is None:
-        return take_columns(points, features, path)
-    say_left_out(len(names), len(columns), path)
-    return points
-
-
 def _read_mesh(path: Path, features: Sequence[str], samples: int, seed: int) -> np.ndarray:
     mesh = load_mesh(path)
     if mesh.triangles is not None:
-        _present(features, NORMALS, path)
+        present(features, NORMALS, path)
         points, normals = draw(mesh, samples, seed, path)
         return np.hstack([points, *(normals[:, [NORMALS.index(name)]] for name in features)])
     if features:
-        _present(features, list(mesh.columns), path)
+        present(features, list(mesh.columns), path)
     say_left_out(len({*"xyz", *mesh.columns}), len({*"xyz", *features}), path)
     return np.hstack([mesh.vertices, *(mesh.columns[name].astype(np.float64)[:, None] for name in features)])
-
-
-def _present(wanted: Sequence[str], found: Sequence[str], path: Path) -> Sequence[str]:
-    """`wanted`, if each is once among the columns that were found."""
-    for name in wanted:
-        if found.count(name) != 1:
-            what = "not" if name not in found else "twice"
-            names = textwrap.shorten(", ".join(found) or "none", 100, placeholder=" ...")
-            raise InputError(f"{path}: expected the columns {', '.join(wanted)}, found {names}, {what} {name}")
-    return wanted
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

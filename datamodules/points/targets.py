@@ -1,5 +1,6 @@
 """Arrays of point clouds with numbers to predict."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.common.say import say_once
 from datamodules.common.splits import Split, cut
 from datamodules.points.arrays import ARRAYS, ArrayFiles, array_split, load_clouds
 from datamodules.points.base import Points
 from datamodules.points.columns import load_arrays
 from perceiver_lightning.errors import require
+
+log = logging.getLogger(__name__)
+
+LARGEST = 1e15  # of numbers to predict; well below where the squares of errors overflow in float32
+COARSE = 1e-4  # share of their standard deviation by which float32 may move them
 
 
 class PointTargets(Points):
@@ -22,7 +29,8 @@ class PointTargets(Points):
         ids       (N,) strings, optional: the names of the clouds
         the arrays that `targets` names, (N,) numbers each
 
-    A batch has them as `targets`, float32 (B, T), in their own units. The facts have their mean and their standard
+    A batch has them as `targets` (B, T), in their own units: float32, or float64 where float32 would move them by more
+    than a ten thousandth of their standard deviation (dates as seconds). The facts have their mean and their standard
     deviation in train, without what is cut off for validation; 0 and 1 where the files are absent.
 
     Args:
@@ -59,7 +67,14 @@ class PointTargets(Points):
                 train, _ = cut(train, val_fraction, split_seed, "val_fraction")
             values_NT = torch.stack(list(train.labels or [])).double()
             mean = values_NT.mean(0).tolist()
-            std = [value or 1.0 for value in values_NT.std(0, correction=0).tolist()]
+            std = values_NT.std(0, correction=0).tolist()
+            for column, name in enumerate(targets):
+                if bool((values_NT[:, column] == values_NT[0, column]).all()):
+                    std[column] = 1.0
+                    line = f"{train.where}, {name}: all {len(values_NT)} numbers of train are {values_NT[0, column]:g}"
+                    say_once(log, ("alike", train.where, name), line)
+                least = f"numbers that differ by more than {1 / LARGEST:g}"
+                require(std[column] > 1 / LARGEST, f"{train.where}, {name}", least, f"a spread of {std[column]:g}")
         facts = {"num_targets": len(targets), "target_names": targets, "target_mean": mean, "target_std": std}
         super().__init__(facts, val_fraction=val_fraction, split_seed=split_seed, **options)
         self.test_fraction = test_fraction
@@ -94,12 +109,16 @@ class PointTargets(Points):
         return {"target": "targets", "strata": [0] * len(numbers)}
 
     def _numbers(self, path: Path, arrays: dict[str, np.ndarray]) -> list[Tensor]:
-        """The targets of each cloud, float32 (T,)."""
+        """The targets of each cloud, (T,): float32, or float64 if that would be too coarse."""
         first = arrays[self.targets[0]]
         for name in self.targets:
             values, where = arrays[name], f"{path}, {name}"
             are_numbers = values.ndim == 1 and values.dtype.kind in "fiu" and bool(np.isfinite(values).all())
             require(are_numbers, where, "finite numbers (N,)", f"{values.dtype} {values.shape}")
             require(len(values) == len(first), where, f"{len(first)}, as {self.targets[0]}", len(values))
-        columns = [arrays[name].astype(np.float32) for name in self.targets]
-        return list(torch.from_numpy(np.stack(columns, 1)))
+            largest = float(np.abs(values.astype(np.float64)).max(initial=0))
+            require(largest < LARGEST, where, f"numbers below {LARGEST:g}", f"{largest:g}")
+        exact = np.stack([arrays[name].astype(np.float64) for name in self.targets], 1)
+        single = exact.astype(np.float32)
+        is_coarse = len(exact) and (np.abs(single - exact) > COARSE * exact.std(0)).any()
+        return list(torch.from_numpy(exact if is_coarse else single))

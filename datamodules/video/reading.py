@@ -3,6 +3,7 @@
 Time 0 is the file's own, where its first stream begins. Legend: T pictures or samples, H height, W width, C channels.
 """
 
+import logging
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import av
 import numpy as np
 
-from datamodules.audio.reading import piece, scaled, to_int16
+from datamodules.audio.reading import piece, say_quiet, scaled, to_int16
 from datamodules.common.containers import begin_of, chosen, frames, join_sound, length, opened, times
+from datamodules.common.say import say_once
 from datamodules.common.splits import Kind
 from perceiver_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
 
 VIDEOS = Kind(
     "videos",
@@ -114,7 +118,11 @@ def decode_sound(path: str | Path, sample_rate: int, channels: int) -> np.ndarra
     if not len(sound):
         return np.empty((0, channels), np.int16)
     if is_float:
-        sound = to_int16(scaled(sound, 1.0, str(path)))
+        sound = scaled(sound, 1.0, str(path))
+        say_quiet(sound, str(path))
+        sound = to_int16(sound)
+    if channels == 1 and not sound.any() and decode_sound(path, sample_rate, 2).any():
+        say_once(log, "silent channels", f"{path}: nothing is left of its sound in mono (channels)")
     before = round(begin * sample_rate)
     return piece(sound, -before, len(sound) + before)
 

@@ -3,6 +3,7 @@
 Legend of shapes: B rows of a batch, E examples among them, T targets; `tasks/base.py` has the rest.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,8 @@ from torchmetrics.wrappers import LambdaInputTransformer
 from perceiver_lightning.errors import require
 from perceiver_lightning.tasks.base import PerceiverTask
 from perceiver_lightning.tasks.examples import Batch
+
+FAR = 1e3  # standard deviations; a mean farther from zero takes float64, as float32 rounds by 6e-8 of it
 
 
 class RegressionTask(PerceiverTask):
@@ -60,8 +63,19 @@ class RegressionTask(PerceiverTask):
             require(values is None or len(values) == num_targets, key, expected, len(values or ()))
         require(min(target_std or [1.0]) > 0, "target_std", "numbers above 0", target_std)
         super().__init__(modalities, num_targets, **options)
-        self.register_buffer("target_mean", torch.tensor(target_mean or [0.0] * num_targets, dtype=torch.float32))
-        self.register_buffer("target_std", torch.tensor(target_std or [1.0] * num_targets, dtype=torch.float32))
+        mean, std = self._statistics()
+        dtype = torch.float64 if max(self._distances()) > FAR else torch.float32
+        self.register_buffer("target_mean", torch.tensor(mean, dtype=dtype))
+        self.register_buffer("target_std", torch.tensor(std, dtype=dtype))
+
+    def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
+        """The mean and the standard deviation of each target."""
+        count = self.hparams["num_targets"]
+        return self.hparams["target_mean"] or [0.0] * count, self.hparams["target_std"] or [1.0] * count
+
+    def _distances(self) -> list[float]:
+        """How many standard deviations each target's mean lies from zero."""
+        return [abs(mean) / std for mean, std in zip(*self._statistics(), strict=True)]
 
     @property
     def target_names(self) -> list[str]:
@@ -84,22 +98,31 @@ class RegressionTask(PerceiverTask):
 
     def loss(self, outputs_BK: Tensor, targets: Tensor) -> Tensor:
         """The mean squared error of standardised targets."""
-        return F.mse_loss(outputs_BK, (targets.to(outputs_BK.dtype) - self.target_mean) / self.target_std)
+        targets = targets.to(torch.promote_types(targets.dtype, outputs_BK.dtype))
+        return F.mse_loss(outputs_BK, ((targets - self.target_mean) / self.target_std).to(outputs_BK.dtype))
 
     def predictions(self, outputs_BK: Tensor) -> Tensor:
-        """Numbers (B, T) in the data's units."""
+        """Numbers (B, T) in the data's units; float64 if their mean is `FAR` from zero."""
         return outputs_BK * self.target_std + self.target_mean
 
     def make_metrics(self) -> MetricCollection:
-        """Of predictions and targets (E, T)."""
+        """Of predictions and targets (E, T).
+
+        R² is that of standardised values, which is the same: of others its sums of squares cancel, and torchmetrics
+        takes small ones for 0.
+        """
         names = self.target_names
         metrics: dict[str, Any] = {}
-        for column, name in enumerate(names):
-            own = partial(column_of, column)
-            kinds = {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()}
-            for kind, metric in kinds.items():
+        for column, (name, mean, std) in enumerate(zip(names, *self._statistics(), strict=True)):
+            own, standardised = partial(column_of, column), partial(standardised_column, column, mean, std)
+            kinds = {
+                "mae": (MeanAbsoluteError(), own),
+                "rmse": (MeanSquaredError(squared=False), own),
+                "r2": (R2Score(), standardised),
+            }
+            for kind, (metric, values) in kinds.items():
                 key = kind if len(names) == 1 else f"{kind}_{name}"
-                metrics[key] = LambdaInputTransformer(metric, transform_pred=own, transform_target=own)
+                metrics[key] = LambdaInputTransformer(metric, transform_pred=values, transform_target=values)
         return MetricCollection(metrics, compute_groups=False)
 
     @property
@@ -114,11 +137,28 @@ class RegressionTask(PerceiverTask):
 
     def captions(self, outputs: Mapping[str, Any]) -> list[str]:
         """As "7.png: size 3.2"."""
-        rows = outputs["predictions"].float().tolist()
+        rows = self._digits(outputs["predictions"], 4)
         return [
-            f"{name}: {', '.join(f'{key} {value:.4g}' for key, value in zip(self.target_names, row, strict=True))}"
+            f"{name}: {', '.join(f'{key} {value}' for key, value in zip(self.target_names, row, strict=True))}"
             for name, row in zip(outputs["name"], rows, strict=True)
         ]
+
+    def prediction_rows(self, outputs: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """The rows of predictions.csv, of what `predict_step` returned."""
+        rows = self._digits(outputs["predictions"], 6)
+        return [(name, *row) for name, row in zip(outputs["name"], rows, strict=True)]
+
+    def _digits(self, predictions_ET: Tensor, count: int) -> list[list[str]]:
+        """Numbers with so many digits, and as many more as their means have in front of what varies."""
+        digits = [count + max(0, math.ceil(math.log10(distance or 1))) for distance in self._distances()]
+        rows = predictions_ET.tolist()
+        return [[f"{value:.{most}g}" for value, most in zip(row, digits, strict=True)] for row in rows]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As of all tasks; the mean and the standard deviation take float64 where they have it."""
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint["state_dict"]["target_mean"].dtype == torch.float64:
+            self.target_mean, self.target_std = self.target_mean.double(), self.target_std.double()
 
     def takes_over(self, fact: str, found: Any) -> bool:
         """The training's mean and standard deviation, whatever those of the data have become."""
@@ -128,3 +168,8 @@ class RegressionTask(PerceiverTask):
 def column_of(column: int, values: Tensor) -> Tensor:
     """One column (E,) of values (E, T)."""
     return values[:, column]
+
+
+def standardised_column(column: int, mean: float, std: float, values: Tensor) -> Tensor:
+    """One column of values (E, T), less a mean, over a standard deviation: float32 (E,)."""
+    return ((values[:, column] - mean) / std).float()

@@ -238,3 +238,31 @@ def test_of_several_frames_the_first_is_read_and_it_is_said(tmp_path, kind, capl
     assert [record.message for record in caplog.records] == [
         f"{tmp_path}/a.{kind}: 3 frames or pages, of which the first is read, as of all such images"
     ]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 13, 16])
+@pytest.mark.parametrize("kind", ["grey png", "colour png", "grey tif", "colour tif", "signed tif"])
+def test_few_bits_in_images_of_16_are_told(tmp_path, kind, bits, caplog, monkeypatch):
+    monkeypatch.setattr("datamodules.common.say._said", set())
+    values = np.random.default_rng(0).integers(0, 2**bits, (9, 9, 3 if "colour" in kind else 1)).astype(np.uint16)
+    values[0, 0] = 2**bits - 1
+    if kind == "signed tif":
+        values = (values >> (bits == 16)).astype(np.int16)
+    for path in (tmp_path / f"a.{kind[-3:]}", tmp_path / f"b.{kind[-3:]}"):
+        if kind.endswith("tif"):
+            tifffile.imwrite(path, values if "colour" in kind else values[..., 0])
+        else:
+            rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+            path.write_bytes(png(9, 9, 16, 2 if "colour" in kind else 0, rows))
+        found = pixels(path, values.shape[-1]).numpy().astype(int)
+        assert np.array_equal(found, (values.astype(int) + 32768 * (kind == "signed tif")) >> 8)  # no value is changed
+    told = f"{tmp_path / 'a'}.{kind[-3:]}: none of its 16-bit values reaches {2**bits}, so it seems to hold {bits} bits"
+    assert len(caplog.messages) == (bits <= 12) and all(line.startswith(told) for line in caplog.messages)
+
+
+def test_black_images_of_16_bits_are_black(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("datamodules.common.say._said", set())
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((16, 16, 3), 3, np.uint8)).save(tmp_path / "b.bmp")  # 8 bits
+    assert not pixels(tmp_path / "a.png").any() and (pixels(tmp_path / "b.bmp", 3) == 3).all()
+    assert not caplog.messages

@@ -204,7 +204,7 @@ def test_a_cut_or_damaged_array_is_named(tmp_path_factory, save, share, byte):
         ("a.txt", b"1 2 3\n4 nan 6\n7 8 9\n1 1 1\n", "expected finite values, found NaN or infinity in 1 of 4 points"),
         ("a.txt", b"1 2 3\n4 -inf 6\n7 8 9\n1 1 1\n", "expected finite values, found NaN or infinity in 1 of 4 points"),
         ("a.txt", b"1 2 3\n4 1e300 6\n7 8 9\n1 1 1\n", r"expected coordinates below 1e\+15, found 1e\+300"),
-        ("a.txt", b"\xff\xfe1\x00 \x002\x00", "cannot be read"),
+        ("a.txt", b"1\x00 \x002\x00", "expected text of UTF-8, or of UTF-16 with a byte-order mark, found zero bytes"),
     ],
 )
 def test_points_that_are_cut_or_odd_are_named(tmp_path, name, content, message):
@@ -258,3 +258,17 @@ def test_modelnet_over_other_classes_points_to_point_folder(tmp_path):
     with pytest.raises(InputError, match=message):
         ModelNet(str(tmp_path)).setup("fit")
     assert PointFolder(str(tmp_path)).class_names == ["chair", "teapot"]
+
+
+def test_names_that_are_stored_as_bytes_are_text(tmp_path, caplog):
+    classes, ids = ["dog", "café"], [f"pièce {i}" for i in range(20)]
+    stored = {"classes": np.array([name.encode() for name in classes]), "ids": np.array([i.encode() for i in ids])}
+    assert stored["ids"].dtype.kind == "S"
+    np.savez(tmp_path / "a.npz", points=CLOUDS, labels=LABELS, size=LABELS, **stored)
+    data = PointArrays(str(tmp_path / "a.npz"), 2)
+    assert data.class_names == classes and data.find_all().names == ids
+    assert PointTargets(str(tmp_path / "a.npz"), ["size"]).find_all().names == ids
+    np.savez(tmp_path / "a.npz", points=CLOUDS, labels=LABELS, classes=np.array([b"crane", b"crane"]))
+    caplog.clear()
+    assert PointArrays(str(tmp_path / "a.npz"), 2).class_names == ["crane", "crane"]
+    assert caplog.messages == ["class_names: the classes 0, 1 are all called 'crane'"]

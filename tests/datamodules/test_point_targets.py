@@ -73,6 +73,24 @@ def test_facts_need_no_data_and_no_spread(tmp_path):
     assert (alike.target_mean, alike.target_std) == ([3.0], [1.0])
 
 
+@pytest.mark.parametrize("far", [1e9, 1.7e9, -3e12, 5e14])
+def test_numbers_far_from_zero_stay_apart(folder, far):
+    spread = np.arange(20) * 1.5
+    write(folder / "train.npz", size=far + spread)
+    data = PointTargets(str(folder), ["size", "mass"], val_fraction=0.25)
+    train, val = (batch_of(data, split)["targets"] for split in ("train", "val"))
+    assert sorted((torch.cat([train, val])[:, 0] - far).tolist()) == spread.tolist()
+    assert data.target_mean == pytest.approx(train.mean(0).tolist(), rel=1e-15)
+    assert data.target_std == pytest.approx(train.std(0, correction=0).tolist())
+
+
+def test_numbers_that_are_all_alike_are_told(folder, caplog):
+    write(folder / "train.npz", size=np.full(20, 0.1), mass=np.full(20, 7))
+    data = PointTargets(str(folder), ["size", "mass"])
+    assert data.target_std == [1.0, 1.0]
+    assert f"{folder / 'train.npz'}, size: all 18 numbers of train are 0.1" in caplog.text
+
+
 def test_clouds_are_augmented_and_numbers_kept(folder):
     data = made(PointTargets, str(folder), ["size"], jitter=0.1, mirror=True, eval_mirrors=True, cache="memory")
     raw = batch_of(data, "train")
@@ -94,12 +112,18 @@ def test_clouds_are_augmented_and_numbers_kept(folder):
         ({"targets": ["points"]}, r"train.npz, points: expected finite numbers \(N,\), found float64 \(20, 6, 3\)"),
         ({"targets": ["names"]}, r"train.npz, names: expected finite numbers \(N,\), found <U1 \(20,\)"),
         ({"targets": ["hole"]}, r"train.npz, hole: expected finite numbers \(N,\)"),
+        ({"targets": ["huge"]}, r"train.npz, huge: expected numbers below 1e\+15, found 1e\+300"),
+        (
+            {"targets": ["size", "tiny"]},
+            "train.npz, tiny: expected numbers that differ by more than 1e-15, found a spread",
+        ),
         ({"targets": ["few"]}, "train.npz, few: expected 20 numbers, found 19"),
         ({"targets": ["size", "few"]}, "train.npz, few: expected 20, as size, found 19"),
     ],
 )
 def test_what_cannot_be_is_said(folder, options, message):
     more = {"names": np.array(["a"] * 20), "hole": np.full(20, np.nan), "few": np.ones(19)}
+    more |= {"huge": np.linspace(0, 1e300, 20), "tiny": np.linspace(0, 1e-20, 20)}
     if options.get("targets", ["age"]) != ["age"]:
         write(folder / "train.npz", **more)
     with pytest.raises(InputError, match=message):

@@ -194,6 +194,53 @@ def test_what_lossy_codecs_overshoot_is_clipped(tmp_path, said):
     assert not said.messages
 
 
+# ---------------------------------------------------------------- what 16 bits, few channels or a low rate lose
+
+
+@pytest.mark.parametrize("form, kind", [("WAV", "FLOAT"), ("WAV", "PCM_24"), ("FLAC", "PCM_24"), ("AIFF", "DOUBLE")])
+@pytest.mark.parametrize("level, says", [(1e-5, True), (8e-5, True), (1e-3, False)])
+def test_a_sound_too_quiet_for_16_bits_is_told(tmp_path, said, form, kind, level, says):
+    for name in "ab":
+        soundfile.write(tmp_path / name, sines(4000) * level, 8000, kind, format=form)
+        assert np.abs(decode(tmp_path / name, 8000, 1)).max() <= level * EXACT
+    assert len(said.messages) == says
+    if says:
+        assert "a: its peak is" in said.messages[0] and "of full scale, of which 16 bits leave" in said.messages[0]
+
+
+def test_a_quiet_sound_of_16_bits_is_exact_and_silence_is_silence(tmp_path, said):
+    steps = np.random.default_rng(0).integers(-2, 3, (2000, 2), np.int16)
+    for sound in (steps, 0 * steps):
+        soundfile.write(tmp_path / "a.wav", sound, 8000)
+        assert np.array_equal(decode(tmp_path / "a.wav", 8000, 2), sound)
+        decode(tmp_path / "a.wav", 16000, 1)
+    assert not said.messages
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-4])
+@pytest.mark.parametrize("kind", ["PCM_16", "FLOAT"])
+def test_channels_that_cancel_out_are_told(tmp_path, said, kind, off):
+    one = sines(4000)
+    soundfile.write(tmp_path / "a.wav", np.stack([one, -one * (1 - off)], 1), 8000, kind)
+    assert decode(tmp_path / "a.wav", 8000, 2).any() and not said.messages
+    decode(tmp_path / "a.wav", 8000, 1)
+    sentence = "next to nothing is left of its sound in mono, the mean of its 2 channels (channels)"
+    assert said.messages == [f"{tmp_path / 'a.wav'}: {sentence}"]
+
+
+def test_channels_that_are_left_out_and_high_frequencies_are_told(tmp_path, said):
+    centre = np.zeros((4000, 6))
+    centre[:, 2] = sines(4000)
+    soundfile.write(tmp_path / "a.wav", centre, 8000)
+    assert not decode(tmp_path / "a.wav", 8000, 2).any()
+    assert "a.wav: next to nothing is left of its sound in the first 2 of its 6 channels" in said.messages[0]
+    bat = 0.5 * np.sin(2 * np.pi * 45000 * np.arange(20000) / 250000) * np.hanning(20000)
+    soundfile.write(tmp_path / "b.wav", bat, 250000)
+    decode(tmp_path / "b.wav", 16000, 1)
+    sentence = "b.wav: next to nothing is left of its sound without the frequencies above 8000 Hz (sample_rate)"
+    assert sentence in said.messages[1]
+
+
 # ---------------------------------------------------------------- rates
 
 

@@ -268,3 +268,21 @@ def test_a_damaged_file_is_read_or_named(tmp_path_factory, data):
             read(path)
         except InputError as error:
             assert str(error).startswith(f"{path}: expected ")
+
+
+@pytest.mark.parametrize(
+    "codec, sentence", [("pcm_s16le", "nothing is left of its sound in mono"), ("pcm_f32le", "peak")]
+)
+def test_sound_that_is_lost_is_told(tmp_path, caplog, monkeypatch, codec, sentence):
+    monkeypatch.setattr("datamodules.common.say._said", set())
+    one = tone(0.5)[:, 0] * (2e-5 if codec == "pcm_f32le" else 1)
+    samples = np.stack([one, one if codec == "pcm_f32le" else -one], 1).reshape(1, -1)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream(codec, rate=8000, layout="stereo")
+        values = samples if codec == "pcm_f32le" else (samples * 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(values, "flt" if codec == "pcm_f32le" else "s16", "stereo")
+        frame.sample_rate, frame.time_base, frame.pts = 8000, Fraction(1, 8000), 0
+        for part in (frame, None):
+            container.mux(stream.encode(part))
+    decode_sound(tmp_path / "a.mkv", 8000, 1)
+    assert len(caplog.messages) == 1 and f"{tmp_path / 'a.mkv'}: " in caplog.text and sentence in caplog.text

@@ -67,6 +67,33 @@ def test_metrics_are_scikit_learns_in_the_data_s_own_units() -> None:
     assert found["loss"] == pytest.approx(((torch.cat(outputs).numpy() - standardised) ** 2).mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(1e9, 0.5), (1.7e12, 1e6), (2000.0, 3.0), (0.0, 1e-6), (-7e14, 1e13)])
+def test_numbers_far_from_zero_or_near_it_keep_what_varies(mean: float, std: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = [torch.randn(rows, 1, generator=generator) for rows in (16, 5)]
+    targets = [mean + std * torch.randn(rows, 1, generator=generator, dtype=torch.float64) for rows in (16, 5)]
+    task = make_task(num_targets=1, target_names=["size"], target_mean=[mean], target_std=[std])
+    if mean == 0:
+        targets = [values.float() for values in targets]
+    found = results_of(task, *map(batch_of, outputs, targets))
+    expected, own = torch.cat(targets).numpy(), torch.cat(outputs).numpy()
+    predicted = own.astype(np.float64) * std + mean
+    assert found["mae"] == pytest.approx(mean_absolute_error(expected, predicted), rel=1e-4)
+    assert found["rmse"] == pytest.approx(root_mean_squared_error(expected, predicted), rel=1e-4)
+    assert found["r2"] == pytest.approx(r2_score(expected, predicted), rel=1e-4)
+    assert found["loss"] == pytest.approx((((expected - mean) / std - own) ** 2).mean(), rel=1e-4)
+    predictions = task.predictions(torch.cat(outputs))
+    rows = task.prediction_rows({"name": ["a"] * 21, "predictions": predictions})
+    assert [float(value) for _, value in rows] == pytest.approx(predicted.ravel().tolist(), abs=1e-4 * std, rel=0)
+    saved = {"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}
+    other = make_task(num_targets=1, target_names=["size"], target_mean=[0.0], target_std=[1.0])  # of absent files
+    other.perceiver = Given()  # type: ignore[assignment]
+    other.on_load_checkpoint(saved)
+    other.load_state_dict(saved["state_dict"])
+    assert torch.equal(other.predictions(torch.cat(outputs)), predictions)
+    assert other.prediction_rows({"name": ["a"] * 21, "predictions": predictions}) == rows
+
+
 def test_the_rows_of_an_example_are_averaged() -> None:
     outputs = torch.tensor([[0.0], [2.0], [1.0], [3.0]])
     task = make_task(num_targets=1, target_names=["size"], target_mean=[10.0], target_std=[2.0])
