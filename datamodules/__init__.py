@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datamodules.base import DataModule
     from datamodules.image.digits import Digits
     from datamodules.image.folder import ImageFolder
+    from datamodules.image.table import ImageTable
     from datamodules.image.torchvision_images import TorchvisionImages
     from datamodules.multimodal.paired import Paired
     from datamodules.points.arrays import PointArrays
@@ -35,6 +36,7 @@ MODULES = {
     "DataModule": "base",
     "Digits": "image.digits",
     "ImageFolder": "image.folder",
+    "ImageTable": "image.table",
     "TorchvisionImages": "image.torchvision_images",
     "AudioFolder": "audio.folder",
     "AudioTable": "audio.table",
@@ -58,7 +60,7 @@ MODULES = {
 
 __all__ = [  # noqa: RUF022  by modality
     "DataModule",
-    "Digits", "ImageFolder", "TorchvisionImages",
+    "Digits", "ImageFolder", "ImageTable", "TorchvisionImages",
     "AudioFolder", "AudioTable", "ESC", "FSDD", "SpeechCommands",
     "VideoFolder", "VideoTable",
     "AudioVisualFolder", "GRID",

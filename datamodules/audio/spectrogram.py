@@ -21,14 +21,14 @@ class Spectrogram:
 
     Args:
         mels: mel bands; null for the waveform in its place.
-        window: samples of the window of a frame.
-        hop: samples from one frame to the next.
+        window: of a frame: samples, or below 1 its seconds, which mean the same at any sample rate.
+        hop: from one frame to the next, likewise.
         frequencies: the [lowest, highest] of the mel bands, in Hz; up to half the sample rate if not given.
     """
 
     mels: int | None = 64
-    window: int = 400
-    hop: int = 160
+    window: int | float = 400
+    hop: int | float = 160
     frequencies: list[float] | None = None
 
     def log_mel(self, sample_rate: int, bands_of_patch: int) -> "LogMel | None":
@@ -37,8 +37,11 @@ class Spectrogram:
         Raises:
             InputError: a setting is out of its range.
         """
+        samples = {}
         for key, value in {"window": self.window, "hop": self.hop}.items():
-            require(value >= 1, key, "an integer of at least 1", value)
+            samples[key] = round(value * sample_rate) if 0 < value < 1 else int(value)
+            known = samples[key] >= 1 and (value < 1 or value == int(value))
+            require(known, key, "a whole number of samples, or below 1 so many seconds", value)
         if self.mels is None:
             return None
         ends = self.frequencies or [0.0, sample_rate / 2]
@@ -47,7 +50,7 @@ class Spectrogram:
         require(is_range, "frequencies", expected, ends)
         fits = self.mels >= 1 and self.mels % bands_of_patch == 0
         require(fits, "mels", f"a multiple of {bands_of_patch}, as patch has it", self.mels)
-        return LogMel(sample_rate, self.mels, self.window, self.hop, ends)
+        return LogMel(sample_rate, self.mels, samples["window"], samples["hop"], ends)
 
 
 class LogMel(nn.Module):

@@ -223,7 +223,7 @@ def test_a_silent_and_a_very_short_clip_are_finite(tmp_path):
             "mels: expected bands that a window of 100 samples can tell apart, found 64 of them",
         ),
         ({"speed": 1.0}, "speed: expected a number of at least 0 and below 1, found 1.0"),
-        ({"hop": 0}, "hop: expected an integer of at least 1, found 0"),
+        ({"hop": 0}, "hop: expected a whole number of samples, or below 1 so many seconds, found 0"),
         ({"val_fraction": 1.0}, "val_fraction: expected a number between 0 and 1, found 1.0"),
         (
             {"multilabel": True, "balanced_sampling": True},
