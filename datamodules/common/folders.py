@@ -280,7 +280,8 @@ def list_classes(root: Path, layout: Layout, kind: Kind) -> dict[str, Split]:
 def beside(root: Path, split: str, layout: Layout, kind: Kind) -> Counter[str]:
     """What lies beside the folders of a split's classes, and beside the splits, which is counted with train."""
     left_out: Counter[str] = Counter()
-    places = {folder.resolve() for classes in layout.values() for folder in classes.values()}
+    folders = {folder for classes in layout.values() for folder in classes.values()}
+    places = {place.resolve() for folder in folders for place in (folder, folder.parent)}
     used = places.union(*(place.parents for place in places))
     holders = {split: {folder.parent for folder in classes.values()} for split, classes in layout.items()}
     first = split in ("train", "all")

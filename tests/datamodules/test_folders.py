@@ -334,6 +334,15 @@ def test_linked_folders_are_read_once_and_loops_end(tmp_path):
     assert list_files(root, (".txt",))[1] == {"linked twice": 2, "broken link": 2}
 
 
+def test_splits_of_links_are_not_left_out(tmp_path):
+    make(tmp_path, "store/1/cat", "store/2/dog", "store/3/cat", "root/train", "root/test", "root/more", count=0)
+    for link, target in (("train/cat", "1/cat"), ("train/dog", "2/dog"), ("test/cat", "3/cat")):
+        make(tmp_path / "store" / target, "deep")
+        (tmp_path / "root" / link).symlink_to(tmp_path / "store" / target)
+    assert sizes(tmp_path / "root") == (["cat", "dog"], {"train": 18, "val": 2, "test": 10})
+    assert WordFolder(str(tmp_path / "root")).find_train()[0].left_out == {"folder more": 1}
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     make(tmp_path, "cat", "dog")
     scandir = os.scandir
