@@ -58,11 +58,10 @@ class ModelNet(Points):
         missing = set(self.class_names) - {folder.name for folder in folders}
         found = f"{shortened(folders) or 'none'}; PointFolder reads a folder of any classes"
         require(not missing, "root", f"the classes of ModelNet{self.num_classes} in {self.folder}", found)
-        layout = layout_in_classes(
-            self.folder, {self.folder / name: folders_in(self.folder / name) for name in self.class_names}
-        )
+        inside = {self.folder / name: folders_in(self.folder / name) for name in self.class_names}
+        layout = layout_in_classes(self.folder, inside, self.kind)
         require(split in layout, str(self.folder), f"a folder {split} in each class", "none")
-        return list_classes(self.folder, split, layout, self.kind)
+        return list_classes(self.folder, layout, self.kind)[split]
 
 
 def hdf5_split(folder: Path, split: str, features: list[str], num_classes: int) -> Split:

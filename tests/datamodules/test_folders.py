@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from word_files import WORDS, WordFolder
 
+from datamodules.common import folders
 from datamodules.common.folders import list_unlabelled
 from datamodules.common.listing import list_files
 from datamodules.common.splits import split_named
@@ -99,7 +100,22 @@ def test_files_of_splits_without_classes_are_no_classes(tmp_path):
         (["train/train/a", "train/train/b"], "train: expected one folder .*, found train alone, with the folders a, b"),
         (["a/train/x", "a/train/y", "b/train/x", "b/train/y"], "found train, train, which all hold x, y"),
         (["bus", "train_station/in", "train_station/out"], "found train_station, and words in bus: say which"),
-        (["a/train", "b/train", "b/test"], "a: expected a folder for test, as another class has it, found none"),
+        (["bus/red", "train/steam", "tram/old"], "found train, and words in bus, tram: say which .* by train_dir"),
+        (["bus/red", "train/old", "test tube/x"], "a class that train has .old., found 'x', .* say train_dir: ."),
+        (
+            ["bus/red", "rail/train", "rail/tram"],
+            "bus: expected a folder for train, as another .*none: is rail the root. If",
+        ),
+        (["a/train", "a/test", "b/test"], "b: expected a folder for train, as another class has it, found none"),
+        (["pics/train/a", "pics/test/a", "notes"], "notes: expected a folder for train, .* is pics the root"),
+        (["train/pics/a", "train/pics/b", "test/a"], "train: expected one folder .*: say train_dir: train/pics$"),
+        (
+            ["train/a", "train/b", "test/pics/a", "test/pics/b"],
+            "test/pics: .* which holds a, b: say test_dir: test/pics$",
+        ),
+        (["train/a", "train/b", "test/a", "test/c"], "test/c: expected a class that train has .a, b., found 'c'$"),
+        (["train/a", "train/b", "val/a", "val/c"], "val/c: expected a class that train has .a, b., found 'c'$"),
+        (["train/a", "train/b", "test/a", "raw/a", "raw/b"], "found train, raw, which all hold a, b: say which"),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_an_error(tmp_path, folders, sentence):
@@ -121,22 +137,139 @@ def test_folders_of_splits_may_be_named_by_hand(tmp_path):
         WordFolder(str(tmp_path), train_dir="seen", val_dir="none")
 
 
+@pytest.mark.parametrize("form", ["{root}/held", "../pets/held", "./held/", "held/../held", "link"])
+def test_folders_of_splits_may_be_written_in_any_form(tmp_path, form):
+    root = make(tmp_path / "pets", "cat", "dog", "held/cat", "held/dog")
+    (root / ".hidden").mkdir()
+    (tmp_path / "link").symlink_to(root / "held")
+    test_dir = f"{tmp_path}/link" if form == "link" else form.format(root=root)
+    assert sizes(root, train_dir=".", test_dir=test_dir) == PET_SPLITS
+    assert sizes(root, train_dir=str(root), test_dir=test_dir) == PET_SPLITS
+    make(tmp_path, "pets/seen/cat", "pets/seen/dog")
+    assert sizes(root, train_dir="../pets/seen", test_dir=test_dir) == PET_SPLITS
+
+
+def test_with_train_dir_other_folders_are_left_out_and_said(tmp_path):
+    make(tmp_path, *(f"{folder}/{name}" for folder in ("train", "val", "test", "raw") for name in ("cat", "dog")))
+    for options in ({"train_dir": "train", "val_dir": "val", "test_dir": "test"}, {"train_dir": "train"}):
+        assert sizes(tmp_path, **options) == (["cat", "dog"], {"train": 20, "val": 20, "test": 20})
+        assert WordFolder(str(tmp_path), **options).find_train()[0].left_out == {"folder raw": 1}
+    make(tmp_path / "deep", "train/pics/cat", "train/pics/dog", "test/pics/cat", "more/cat")
+    data = WordFolder(str(tmp_path / "deep"), train_dir="train/pics", test_dir="test/pics")
+    assert data.find_train()[0].left_out == {"folder more": 1}
+
+
+@pytest.mark.parametrize("folders", [["val/cat", "val/dog"], ["val/cat"], ["val"]])
+def test_a_split_is_no_class_of_the_root_beside_other_splits(tmp_path, folders):
+    make(tmp_path, "cat", "dog", "train", "held/cat", "held/dog", *folders)
+    sentence = f"{tmp_path}: expected nothing but classes, as train_dir says, found val: say val_dir: val"
+    with pytest.raises(InputError, match=sentence):
+        WordFolder(str(tmp_path), train_dir=".", test_dir="held")
+    if folders != ["val"]:
+        with pytest.raises(InputError, match=sentence):
+            WordFolder(str(tmp_path), train_dir=".")
+        options = {"train_dir": ".", "test_dir": "held", "val_dir": "val"}
+        found = {"train": 30, "val": 10 * len(folders), "test": 20}
+        assert sizes(tmp_path, **options) == (["cat", "dog", "train"], found)
+
+
 def test_no_folder_is_of_two_splits(tmp_path):
-    make(tmp_path, "train/cat", "train/dog", "train/dog/deep/held")
-    for options, place in (
-        ({"train_dir": "train", "test_dir": "train"}, "train/cat"),
-        ({"train_dir": "train", "test_dir": "train/dog/deep"}, "train/dog/deep/held"),
-    ):
-        with pytest.raises(InputError, match=f"{tmp_path}/{place}: expected a folder of one split, found one of"):
-            WordFolder(str(tmp_path), **options)
-    (tmp_path / "test").symlink_to(tmp_path / "train")
-    with pytest.raises(InputError, match="train/cat: expected a folder of one split"):
-        WordFolder(str(tmp_path))
+    make(tmp_path, "train/cat", "train/dog", "train/dog/deep/cat")
+    for test_dir in ("train", f"{tmp_path}/train", "train/dog/.."):
+        with pytest.raises(InputError, match=f"{tmp_path}: expected different folders as train_dir, val_dir and"):
+            WordFolder(str(tmp_path), train_dir="train", test_dir=test_dir)
+    sentence = "deep/cat/0.txt: expected a file of one class and one split, found it in train as .*/deep/cat/0.txt, too"
+    with pytest.raises(InputError, match=sentence):
+        sizes(tmp_path, train_dir="train", test_dir="train/dog/deep")
 
 
-def test_splits_may_lie_in_classes(tmp_path):
+LINKS = {
+    "a loop": (["a", "b"], "a/loop", "..", "b/0.txt", "a/loop/b/0.txt"),
+    "a class as another": (["a", "b"], "c", "a", "c/0.txt", "a/0.txt"),
+    "a test as train": (["train/a", "test/a"], "train/b", "../test/a", "test/a/0.txt", "train/b/0.txt"),
+    "test in train": (
+        ["train/a", "train/b", "test/a"],
+        "train/a/more",
+        "../../test/a",
+        "test/a/0.txt",
+        "train/a/more/0",
+    ),
+    "val as test": (["train/a", "train/b", "val/a"], "test", "val", "a/0.txt", "a/0.txt"),
+    "a file of two classes": (["a", "b"], "b/x.txt", "../a/3.txt", "b/x.txt", "a/3.txt"),
+    "a file of two splits": (
+        ["train/a", "train/b", "test/a"],
+        "test/a/x.txt",
+        "../../train/b/3.txt",
+        "test/a/x",
+        "b/3",
+    ),
+    "splits in classes": (["a/train", "b/train", "a/test"], "b/test", "../a/train", "b/test/0.txt", "a/train/0.txt"),
+    "a folder deep in two classes": (["a", "b/x", "c"], "c/deep", "../b/x", "c/deep/0.txt", "b/x/0.txt"),
+}
+
+
+@pytest.mark.parametrize(("folders", "link", "target", "again", "first"), LINKS.values(), ids=LINKS)
+def test_one_file_in_two_classes_or_splits_is_an_error(tmp_path, folders, link, target, again, first):
+    root = make(tmp_path, *folders)
+    (root / link).symlink_to(target)
+    for stage in ("fit", "test"):
+        with pytest.raises(
+            InputError, match=f"{again}.*: expected a file of one class and one split, .* {root}/.*{first}"
+        ):
+            WordFolder(str(root)).splits(stage)
+
+
+def test_hard_links_are_links(tmp_path):
+    make(tmp_path, "train/a", "train/b", "test/a")
+    os.link(tmp_path / "train/b/3.txt", tmp_path / "train/b/x.txt")
+    data = WordFolder(str(tmp_path))
+    assert data.find_train()[0].left_out == {"linked twice": 1}
+    assert len(data.find_train()[0].items) == 20
+    os.link(tmp_path / "train/b/3.txt", tmp_path / "test/a/x.txt")
+    with pytest.raises(InputError, match="expected a file of one class and one split, found it in train as"):
+        sizes(tmp_path)
+
+
+def test_files_without_numbers_in_their_listing_are_told_apart(tmp_path, monkeypatch):
+    """Some file systems list the same number for all files."""
+    make(tmp_path, "a", "b")
+    (tmp_path / "a" / "x.txt").symlink_to("3.txt")
+    find = folders.find_files
+    dull = lambda *given: ({path: (0, 0) for path in find(*given)[0]}, find(*given)[1])  # noqa: E731
+    monkeypatch.setattr(folders, "find_files", dull)
+    data = WordFolder(str(tmp_path))
+    assert (len(data.find_all().items), data.find_all().left_out) == (20, {"linked twice": 1})
+
+
+@pytest.mark.parametrize("empty", [["val"], ["val/cat", "val/dog"], ["val/cat/deep"]])
+def test_an_empty_validation_says_what_to_do(tmp_path, empty):
+    make(tmp_path, "train/cat", "train/dog", "test/cat", "test/dog")
+    make(tmp_path, *empty, count=0)
+    sentence = "expected one folder of words per class in val, found none; without its folder, validation is cut from"
+    data = WordFolder(str(tmp_path))
+    with pytest.raises(InputError, match=f"{tmp_path}: {sentence} train"):
+        data.splits("fit")
+    assert len(data.splits("test")["test"].items) == 20
+
+
+def test_a_class_that_a_split_lacks_is_said(tmp_path, caplog):
+    make(tmp_path, "train/cat", "train/dog", "train/eel", "test/eel", "val/cat", "val/dog", "val/eel")
+    make(tmp_path, "test/dog", count=0)
+    (tmp_path / "test" / "dog" / ".gitkeep").touch()
+    assert sizes(tmp_path) == (["cat", "dog", "eel"], {"train": 30, "val": 30, "test": 10})
+    assert set(WordFolder(str(tmp_path)).find_test().labels) == {2}
+    assert caplog.messages == [f"{tmp_path}: no words of cat, dog in test"]
+    (tmp_path / "test" / "dog" / "0.doc").touch()
+    with pytest.raises(InputError, match=r"test/dog: expected words \(.txt, .text\), found none, only .doc"):
+        sizes(tmp_path)
+
+
+def test_splits_may_lie_in_classes(tmp_path, caplog):
     make(tmp_path, "cat/Train", "dog/Train", "cat/test", "dog/test")
     assert sizes(tmp_path) == PET_SPLITS
+    make(tmp_path, "eel/train", count=20)
+    assert sizes(tmp_path) == (["cat", "dog", "eel"], {"train": 36, "val": 4, "test": 20})
+    assert caplog.messages == [f"{tmp_path}: no words of eel in test"]
 
 
 def test_a_test_without_classes_does_no_harm_to_training(tmp_path):
@@ -187,14 +320,27 @@ def test_linked_folders_are_read_once_and_loops_end(tmp_path):
     make(tmp_path, "store/cat", "root/dog")
     (tmp_path / "root" / "cat").symlink_to(tmp_path / "store" / "cat")
     (tmp_path / "root" / "dog" / "again").symlink_to(tmp_path / "root" / "dog")
-    (tmp_path / "root" / "dog" / "more").symlink_to(tmp_path / "store")
+    (tmp_path / "root" / "dog" / "4 again.txt").symlink_to("4.txt")
     root = tmp_path / "root"
-    assert sizes(root) == (["cat", "dog"], {"train": 24, "val": 3, "test": 3})
+    assert sizes(root) == (["cat", "dog"], {"train": 16, "val": 2, "test": 2})
+    assert WordFolder(str(root)).find_all().left_out == {"linked twice": 2}
+    (root / "dog" / "4 again.txt").unlink()
+    (root / "dog" / "more").symlink_to(tmp_path / "store")
     assert sorted(list_unlabelled(root, WORDS).names) == sorted(
         [f"{place}/{i}.txt" for place in ("cat", "dog") for i in range(10)]
     )
-    (root / "gone").symlink_to(tmp_path / "gone")
-    assert list_files(root, (".txt",))[1] == {"linked twice": 2, "broken link": 1}
+    (root / "gone").symlink_to("itself")
+    (root / "itself").symlink_to("itself")
+    assert list_files(root, (".txt",))[1] == {"linked twice": 2, "broken link": 2}
+
+
+def test_splits_of_links_are_not_left_out(tmp_path):
+    make(tmp_path, "store/1/cat", "store/2/dog", "store/3/cat", "root/train", "root/test", "root/more", count=0)
+    for link, target in (("train/cat", "1/cat"), ("train/dog", "2/dog"), ("test/cat", "3/cat")):
+        make(tmp_path / "store" / target, "deep")
+        (tmp_path / "root" / link).symlink_to(tmp_path / "store" / target)
+    assert sizes(tmp_path / "root") == (["cat", "dog"], {"train": 18, "val": 2, "test": 10})
+    assert WordFolder(str(tmp_path / "root")).find_train()[0].left_out == {"folder more": 1}
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):

@@ -246,9 +246,8 @@ def test_an_empty_class_is_named(folder, split):
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_class_that_train_lacks_is_named(folder, split):
     write_images(folder / split / "bird", 1)
-    data = ImageFolder(str(folder), size=4)
     with pytest.raises(InputError, match=rf"{folder / split / 'bird'}: expected a class that train has \(cat, dog\)"):
-        data.setup("test" if split == "test" else "fit")
+        ImageFolder(str(folder), size=4)
 
 
 def test_classes_too_small_to_cut_are_named(tmp_path):
