@@ -19,6 +19,7 @@ CONFIGS = sorted(Path("configs").rglob("*.yaml"))
 OVERLAYS = [path for path in CONFIGS if path.parent.name == "overlays"]
 SWEEPS = [path for path in CONFIGS if path.parent.name == "sweeps"]
 RECIPES = [path for path in CONFIGS if path not in OVERLAYS + SWEEPS]
+OWN = [path for path in RECIPES if path.stem in ("folder", "table")]  # `test_own_data` runs them
 # One of each kind; the others are slow tests.
 QUICK = [
     *("image/digits", "audio/fsdd", "points/ldraw", "points/ldraw_size", "video/grid_color"),
@@ -27,6 +28,7 @@ QUICK = [
 SOME_SLOW = [
     pytest.param(path, marks=[] if str(path.relative_to("configs").with_suffix("")) in QUICK else pytest.mark.slow)
     for path in RECIPES
+    if path not in OWN
 ]
 
 
@@ -135,10 +137,11 @@ def test_debug_and_bfloat16_run(tmp_path):
     assert {parameter.dtype for parameter in run.model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("path", SOME_SLOW, ids=str)
+@pytest.mark.parametrize("path", [*SOME_SLOW, *OWN], ids=str)
 def test_the_price_is_told_without_data(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PERCEIVER_DATA", str(tmp_path / "nothing"))
-    main(["summary", f"--config={path}", f"--json={tmp_path / 'price.json'}"])
+    unknown = [f"--data.init_args.{'root' if path.stem == 'folder' else 'table'}=x", "--data.init_args.num_classes=5"]
+    main(["summary", f"--config={path}", f"--json={tmp_path / 'price.json'}", *(unknown if path in OWN else [])])
     price = json.loads((tmp_path / "price.json").read_text())
     assert f"{price['parameters']:,}" in capsys.readouterr().out
     assert price["flops"] > 2 * price["parameters"]  # every weight is used, on more than one element
