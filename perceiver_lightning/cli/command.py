@@ -119,7 +119,9 @@ class CLI(OpenCLI):
         link_facts(parser, task)
 
     def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
-        """Where `predict` writes."""
+        """Where `predict` writes; the model that `check` does not need."""
+        if subcommand == "check":
+            parser.set_defaults({"model": {"class_path": "pytorch_lightning.LightningModule"}})
         if subcommand == "predict":
             parser.add_argument(
                 "--output", type=str, default=None, help="CSV file; predictions.csv of the run if not given."
@@ -131,7 +133,7 @@ class CLI(OpenCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; Lightning's own warns of arguments in sys.argv."""
         parsers = map(self.subcommand_parser, self.subcommands())
-        Parser.keys = {action.dest for subparser in parsers for action in actions(subparser)}
+        Parser.keys = [*(action.dest for subparser in parsers for action in actions(subparser)), *self.command.places]
         try:
             self.config = each_string(parser.parse_args(self.command.args), str)
         except SystemExit:  # after --print_config
