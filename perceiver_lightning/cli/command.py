@@ -36,12 +36,11 @@ from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead
 from perceiver_lightning.cli.reports import (
     how_to_resume,
     next_commands,
-    nothing_trained,
     opening,
     path_as_typed,
     remove_without_checkpoint,
 )
-from perceiver_lightning.cli.resume import Memory, read_checkpoint
+from perceiver_lightning.cli.resume import Memory, check_resumable, nothing_trained, read_checkpoint
 from perceiver_lightning.cli.unused import Unreached, without_effect
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
@@ -158,10 +157,8 @@ class CLI(OpenCLI):
             raise InputError(f"{self.subcommand}: expected --ckpt_path FILE, the checkpoint of a run, found none")
         if ckpt_path is not None and self.command.memory is None:  # named in a config, not as a flag
             self.memory = read_checkpoint(ckpt_path)
-        if self.subcommand == "fit" and not self.memory.resumable:
-            raise InputError(
-                f"--ckpt_path: expected the optimiser's state to go on with, found only weights in {ckpt_path}"
-            )
+        if self.subcommand == "fit":
+            check_resumable(config, self.memory)
         remembered = self.memory.config
         if self.subcommand == "fit" and any(config[key] != remembered.get(key) for key in ("name", "runs_dir")):
             self.memory.run = None
@@ -267,7 +264,7 @@ class CLI(OpenCLI):
             with in_words():
                 super().run_subcommand(subcommand)
                 if subcommand == "fit" and is_kept and self.trainer.global_step == self.memory.step:
-                    raise InputError(nothing_trained(self.config[subcommand]))
+                    raise InputError(nothing_trained(self.config[subcommand], self.memory))
         except BaseException as error:
             self.clean_up(error, speaks, is_new)
             if isinstance(error, SystemExit):  # Lightning's own: after Ctrl-C, or a SIGTERM
