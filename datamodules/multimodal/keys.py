@@ -60,6 +60,9 @@ def split_by_key(datamodules: Mapping[str, Files], key_of: Callable[[str, str], 
         parts = _cut(first, datamodules[first], listed[first], groups[first], keys, may_be)
         for split, part in parts.items():
             keys_of[split] += part
+    for name, data in datamodules.items():
+        is_cut = set().union(*to_cut) if name == first else set()
+        data.brought |= {split for split in ("val", "test") if keys_of[split] and split not in is_cut}
     starts = "; ".join(f"the first of {name!r} is {next(iter(keys), None)!r}" for name, keys in groups.items())
     require(any(keys_of.values()), "key", "keys that all have", f"none; {starts}")
 

@@ -29,10 +29,11 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from perceiver_lightning.analysis.runs import read_run, summary_table
+from perceiver_lightning.cli.carried import log_for
 from perceiver_lightning.cli.commands import CommandTrainer
 from perceiver_lightning.cli.facts import fill_in_facts, link_facts
-from perceiver_lightning.cli.messages import in_words, tell
-from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead
+from perceiver_lightning.cli.messages import in_words, tell, wrapped
+from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead, once_each
 from perceiver_lightning.cli.reports import (
     how_to_resume,
     next_commands,
@@ -81,7 +82,7 @@ class CLI(OpenCLI):
             trainer_defaults={"log_every_n_steps": 10, "gradient_clip_val": 1.0, "enable_model_summary": False},
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"prog": PROGRAM, "allow_abbrev": False},
+            parser_kwargs={"prog": PROGRAM, "allow_abbrev": False, "logger": log_for(self.command.lines)},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # hyper-parameters are what the task was made with, facts included
             args=self.command.args,
@@ -164,10 +165,7 @@ class CLI(OpenCLI):
             self.memory.run = None
         if self.subcommand == "predict":
             fill_in_facts(config, self.command.task, self.memory.facts)
-        for key in ("logger", "callbacks"):  # `logger+` in a config appends once more to what the checkpoint remembers
-            items = config.trainer[key]
-            if isinstance(items, list):
-                config.trainer[key] = [item for i, item in enumerate(items) if item not in items[:i]]
+        once_each(config.trainer)
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision("high")  # TensorFloat-32: several times faster, close enough to train
 
@@ -177,11 +175,7 @@ class CLI(OpenCLI):
             with in_words():
                 super().instantiate_classes()
         except ValueError as error:
-            # jsonargparse tries each type that an argument may have, and wraps what the classes themselves raise.
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
-                cause = cause.__cause__ or cause.__context__
-            if cause is None:
+            if (cause := wrapped(error)) is None:
                 raise  # a bug keeps its traceback
             raise cause from None
 
@@ -240,7 +234,9 @@ class CLI(OpenCLI):
 
     def run_subcommand(self, subcommand: str) -> None:
         """Run it, say where the results are, and leave nothing half-written."""
-        tell([*self.command.lines, *(without_effect(self.config.fit.as_dict()) if subcommand == "fit" else [])])
+        tell(self.command.lines)
+        if subcommand == "fit":
+            tell(without_effect(self.config.fit.as_dict(), getattr(self.datamodule, "modalities", ())))
         if subcommand in OWN_SUBCOMMANDS:
             with in_words():
                 return super().run_subcommand(subcommand)

@@ -90,6 +90,14 @@ def raised_by(error: BaseException, *packages: str) -> bool:
     return bool(frames) and frames[-1].f_globals.get("__name__", "").split(".")[0] in packages
 
 
+def wrapped(error: BaseException) -> InputError | None:
+    """What a class raised itself: jsonargparse tries each type that an argument may have, and wraps that."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
 def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
     """Say a message of jsonargparse in one sentence: the key, what was expected, what was found.
 

@@ -156,6 +156,14 @@ def check_settings(config: Any) -> None:
         check_nulls(key, config.get(key))
 
 
+def once_each(trainer: Any) -> None:
+    """Leave out what is twice: `logger+` in a config appends once more to what a checkpoint remembers."""
+    for key in ("logger", "callbacks"):
+        items = trainer[key]
+        if isinstance(items, list):
+            trainer[key] = [item for i, item in enumerate(items) if item not in items[:i]]
+
+
 def check_nulls(key: str, given: Any) -> None:
     """Raise an InputError where an argument of a class is null that may not be: jsonargparse lets null pass."""
     if not given or not given.get("init_args"):
