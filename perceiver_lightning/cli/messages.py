@@ -201,7 +201,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
         return hint
     last = {one.split(".")[-1]: one for one in names}
     near = difflib.get_close_matches(name, names, n=1)
-    near = near or [last[one] for one in difflib.get_close_matches(name.split(".")[-1], last, n=1)]
+    near = near or [last[one] for one in difflib.get_close_matches(name.split(".")[-1], last, 1, cutoff=0.75)]
     if near:
         return f"; did you mean {near[0]}?"
     return f"; there are {', '.join(names)}" if 0 < len(names) < 10 else ""

@@ -168,7 +168,11 @@ def check_nulls(key: str, given: Any) -> None:
     """Raise an InputError where an argument of a class is null that may not be: jsonargparse lets null pass."""
     if not given or not given.get("init_args"):
         return
-    for name, action in arguments(find_class(key, given.class_path)).items():
+    known = arguments(find_class(key, given.class_path))
+    for group in dict.fromkeys(name.split(".")[0] for name in known if "." in name):
+        is_there = given.init_args.get(group, ...) is not None
+        require(is_there, f"{key}.init_args.{group}", "keys and values", "null")
+    for name, action in known.items():
         kinds = type_of(action)
         is_null = given.init_args.get(name, ...) is None and action.default is not None
         if is_null and kinds is not None and type(None) not in get_args(kinds):

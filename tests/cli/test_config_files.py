@@ -144,6 +144,12 @@ def test_a_key_that_needs_a_value(here, text, said):
     assert sentence("--config=more.yaml", of=ahead) == said
 
 
+def test_a_group_of_arguments_with_nothing_under_it(here):
+    Path("more.yaml").write_text("data:\n  init_args:\n    augment:\n")
+    found = sentence("--config=tiny.yaml", "--config=more.yaml")
+    assert found == "data.init_args.augment: expected keys and values, found null"
+
+
 def test_a_config_whose_model_is_empty_has_none(here):
     Path("more.yaml").write_text("model:\ndata: Digits\n")
     assert sentence("--config=more.yaml").startswith("expected model, found none: give --config FILE")
