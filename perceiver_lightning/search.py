@@ -33,6 +33,7 @@ from perceiver_lightning.cli import main
 from perceiver_lightning.cli.reports import command, path_as_typed
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.names import print_any_name, quoted
+from perceiver_lightning.yaml_text import load
 
 WANDB_OVERLAY = "overlays/wandb.yaml"  # in a sweep's command for W&B alone
 
@@ -49,7 +50,9 @@ class Sweep:
 
     def __init__(self, file: str | Path) -> None:
         try:
-            found = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))  # as W&B reads it
+            text = Path(file).read_text(encoding="utf-8-sig")
+            load(text)  # which refuses a key that is there twice
+            found = yaml.safe_load(text)  # as W&B reads it
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{file}: expected a sweep in YAML, found {' '.join(str(error).split())}") from error
         self.file = file

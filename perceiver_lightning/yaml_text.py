@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace, set_dumper, set_loader
 
+from perceiver_lightning.errors import InputError
 from perceiver_lightning.names import shown
 from perceiver_lightning.private import yaml_loader, yaml_value
 
+MERGE = "tag:yaml.org,2002:merge"
 NULLS = ("null", "Null", "NULL", "~", "")
 
 
@@ -27,9 +29,31 @@ class Dumper(yaml.SafeDumper):
 
 
 class PythonLoader(yaml.SafeLoader):
-    """jsonargparse's loader in Python: libyaml's refuses the escapes of names that are not UTF-8."""
+    """jsonargparse's loader in Python: libyaml's refuses the escapes of names that are not UTF-8.
+
+    It refuses a key that is there twice: of two values PyYAML takes the last one without a word. What a merge (`<<`)
+    brings is no second key.
+    """
 
     yaml_implicit_resolvers = yaml_loader().yaml_implicit_resolvers
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The nodes of a mapping, before what is merged into it is among them."""
+        node = super().compose_mapping_node(anchor)
+        marks: dict[tuple[str, str], yaml.Mark] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+                continue
+            first = marks.setdefault((key.tag, key.value), key.start_mark)
+            if first is not key.start_mark:
+                lines = (first.line + 1, key.start_mark.line + 1)
+                where = f"lines {lines[0]} and {lines[1]}" if lines[0] < lines[1] else f"line {lines[0]}"
+                raise RepeatedKey(problem=f"{key.value} twice, in {where}", problem_mark=key.start_mark)
+        return node
+
+
+class RepeatedKey(yaml.MarkedYAMLError):
+    """A key is twice in one mapping."""
 
 
 for first, resolvers in yaml_loader().yaml_implicit_resolvers.items():
@@ -80,7 +104,16 @@ class Quoted(str):
 
 
 def _value(text: str) -> Any:
-    """What jsonargparse reads, by libyaml unless there are names that are not UTF-8."""
+    """What jsonargparse reads, by libyaml unless there are names that are not UTF-8.
+
+    Raises:
+        InputError: a key is there twice; another error of YAML jsonargparse takes for a text that is none.
+    """
+    if ":" in text:
+        try:
+            yaml.compose(text, PythonLoader)
+        except RepeatedKey as error:
+            raise InputError(f"a config: expected YAML, found {error.problem}") from error
     found = load(text) if "\\uD" in text or shown(text) != text else yaml_value(text)
     if found is None and text.strip() not in NULLS:  # a comment, a name for what follows: as `--root '#1'`
         return text

@@ -59,6 +59,7 @@ class Files(DataModule, ABC):
         scales: modality -> what is taken out of its content; of those that are the train split's, `setup` measures it.
         chosen: the splits that are to be read in the place of its own, where another says so; see `Paired`.
         test_fraction: of data that are not split, the share that is cut off for test.
+        brought: those of val and test that are known not to be cut by its own share.
     """
 
     kind: Kind
@@ -93,6 +94,7 @@ class Files(DataModule, ABC):
         super().__init__(modalities, batch_size, num_workers, **facts)
         self.scales: dict[str, Scale] = {}
         self.chosen: dict[str, Split] = {}
+        self.brought: set[str] = set()
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.balanced_sampling = balanced_sampling
@@ -145,10 +147,12 @@ class Files(DataModule, ABC):
         train, val, test = None, None, None
         if (whole := self.find_all()) is not None:
             train, test = cut(whole, self.test_fraction, self.split_seed, "test_fraction")
+        self.brought = {"test"} if whole is None else set()
         if stage == "test":
             return {"test": self.find_test() if test is None else test}
         if train is None:
             train, val = self.find_train()
+        self.brought |= {"val"} if val is not None else set()
         if val is None:
             train, val = cut(train, self.val_fraction, self.split_seed, "val_fraction")
         return {"train": train, "val": val}

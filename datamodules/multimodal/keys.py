@@ -1,7 +1,7 @@
 """Files of several datamodules brought into the same splits, by the keys in their names."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datamodules.common.files import Files
@@ -38,7 +38,7 @@ def split_by_key(datamodules: Mapping[str, Files], key_of: Callable[[str, str], 
 
     Raises:
         InputError: no key is in all; one is in two splits of a datamodule, and another is not split; keys are too few
-            to cut.
+            to cut; a class has no pair in train.
     """
     listed = {name: _listed(data) for name, data in datamodules.items()}
     groups = {name: _groups(name, splits, key_of) for name, splits in listed.items()}
@@ -60,6 +60,9 @@ def split_by_key(datamodules: Mapping[str, Files], key_of: Callable[[str, str], 
         parts = _cut(first, datamodules[first], listed[first], groups[first], keys, may_be)
         for split, part in parts.items():
             keys_of[split] += part
+    for name, data in datamodules.items():
+        is_cut = set().union(*to_cut) if name == first else set()
+        data.brought |= {split for split in ("val", "test") if keys_of[split] and split not in is_cut}
     starts = "; ".join(f"the first of {name!r} is {next(iter(keys), None)!r}" for name, keys in groups.items())
     require(any(keys_of.values()), "key", "keys that all have", f"none; {starts}")
 
@@ -74,7 +77,52 @@ def split_by_key(datamodules: Mapping[str, Files], key_of: Callable[[str, str], 
         alone = sum(len(one.items) for one in splits.values()) - sum(len(one.items) for one in found[name].values())
         if alone:
             log.warning(f"left out {alone} examples of {name!r}, which have no counterpart")
+    for split, sources in {"train": ("all", "train"), "val": ("val",), "test": ("test",)}.items():
+        examples = {
+            name: [one for source in sources if source in splits for one in _labelled(splits[source])]
+            for name, splits in listed.items()
+        }
+        paired = _labelled(found[first][split]) if split in found[first] else []
+        check_classes(split, examples, [label for label, _ in paired], datamodules[first].class_names, key_of)
     return found
+
+
+def check_classes(
+    split: str,
+    examples: Mapping[str, Iterable[tuple[Any, str]]],
+    paired: Iterable[Any],
+    class_names: Sequence[str],
+    key_of: Callable[[str, str], str],
+) -> None:
+    """Say which classes have examples in a split and no pair: in train an InputError, else a line in the log.
+
+    Args:
+        split: its name.
+        examples: of each datamodule, their labels and names.
+        paired: the labels of the pairs.
+        class_names: of all classes.
+        key_of: of a datamodule's name and a file's name, the file's key.
+    """
+    firsts: dict[int, dict[str, str]] = {}
+    for name, own in examples.items():
+        for labels, text in own:
+            for label in _classes(labels):
+                firsts.setdefault(label, {}).setdefault(name, text)
+    for label in sorted(firsts.keys() - {label for labels in paired for label in _classes(labels)}):
+        keys = " and ".join(f"{key_of(name, text)!r} in {name!r}" for name, text in firsts[label].items())
+        one = f"class {class_names[label]!r}"
+        require(split != "train", "key", f"pairs of {one} in train", f"none; its first key is {keys}")
+        log.warning(f"{split}: no pair of {one}; its first key is {keys}")
+
+
+def _classes(labels: Any) -> list[int]:
+    """The classes of an example that has one or several."""
+    return list(labels) if isinstance(labels, Sequence) else [int(labels)]
+
+
+def _labelled(files: Split) -> list[tuple[Any, str]]:
+    """The labels and the names of files; none of those to predict."""
+    return [] if files.labels is None else list(zip(files.labels, files.names, strict=True))
 
 
 def _listed(data: Files) -> dict[str, Split]:

@@ -14,9 +14,10 @@ from datamodules.common.classes import class_facts
 from datamodules.common.files import Files
 from datamodules.common.masking import drop_modalities, masked, there
 from datamodules.common.splits import Split
-from datamodules.multimodal.keys import split_by_key
+from datamodules.multimodal.keys import check_classes, split_by_key
 from datamodules.multimodal.pairs import PairSet, draw_pairs, labels_and_names
 from perceiver_lightning.errors import InputError, require
+from perceiver_lightning.names import composed
 
 log = logging.getLogger(__name__)
 
@@ -193,10 +194,17 @@ class Paired(DataModule):
         drawn = sorted((pair, group) for group in common for pair in draw_pairs([rows[group] for rows in groups], rng))
         pairs = [pair for pair, _ in drawn]
         training = split == "train"
+        labels = self._labels(split, [labels for labels, _ in columns], pairs)
+        if self.key is not None and labels is not None:
+            examples = {
+                name: list(zip(own or [], names or [], strict=True))
+                for name, (own, names) in zip(self.datamodules, columns, strict=True)
+            }
+            check_classes(split, examples, labels, self.class_names, self._key_of)
         return PairSet(
             sets,
             pairs,
-            labels=self._labels(split, [labels for labels, _ in columns], pairs),
+            labels=labels,
             others=[[rows[group] for rows in groups] for _, group in drawn] if training and self.pair_anew else None,
             noise=self.noise,
             seed=None if training else 1_000_000 * self.seed,
@@ -217,11 +225,12 @@ class Paired(DataModule):
         return groups
 
     def _key_of(self, name: str, text: str) -> str:
-        """The key in the name of an example of a datamodule."""
-        found = re.search(self.key or "", text)
-        if found is None:
+        """The key in the name of an example of a datamodule, in the one form that names are compared in."""
+        found = re.search(composed(self.key or ""), composed(text))
+        key = found and found[min(found.re.groups, 1)]
+        if not key:  # what is empty, or a group that took no part, would be shared by all such examples
             raise InputError(f"key: expected {self.key} in the name of each example of {name!r}, found {text!r}")
-        return found[1] if found.re.groups else found[0]
+        return key
 
     def _common(self, split: str, groups: list[dict[Any, list[int]]]) -> list[Any]:
         """The labels or keys that all have."""

@@ -1,10 +1,14 @@
 """Another class in the place of a config's: `--data VideoFolder` over a recipe that names GRID.
 
-What has the same meaning is taken over, what the new class cannot take is named in one line on stderr. jsonargparse
-alone keeps equal names, and drops the others without a word.
+What has the same meaning is taken over, what the new class cannot take is named in one line on stderr; of data what is
+kept, too, as a crop or a mean may be right for the old set alone. jsonargparse alone keeps equal names, and drops the
+others without a word. So it does for classes inside of others, loggers and callbacks: there its debug log is told.
 """
 
+import ast
 import contextlib
+import logging
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,9 +28,10 @@ def carry_all(key: str, configs: Mapping[str, dict[str, Any]], named: str) -> It
         configs: those that another class may be named in, or that add to it; they are changed in place.
 
     Yields:
-        the line on what is dropped, if anything is.
+        the line on what is kept and what is dropped, if anything is.
     """
     new, old = find_class(key, named), None
+    kept: dict[str, list[str]] = {}
     dropped: dict[str, list[str]] = {}
     for config in configs.values():
         part = config.get(key)
@@ -37,21 +42,29 @@ def carry_all(key: str, configs: Mapping[str, dict[str, Any]], named: str) -> It
         taken, left = carry(given or {}, old, new)
         config[key] = {"class_path": named, "init_args": taken}
         dropped.setdefault(old.__name__, []).extend(left)
+        kept.setdefault(old.__name__, []).extend(named_options(taken, new) if key == "data" else [])
     for name, left in dropped.items():
-        if left:
-            yield f"{key}: {new.__name__} in the place of {name} drops what it cannot take: {', '.join(left)}"
+        parts = [
+            f"keeps {', '.join(dict.fromkeys(kept[name]))}" if kept[name] else "",
+            f"drops what it cannot take: {', '.join(left)}" if left else "",
+        ]
+        if any(parts):
+            yield f"{key}: {new.__name__} in the place of {name} {'; '.join(filter(None, parts))}"
 
 
 def forgotten(key: str, remembered: Any, named: str) -> Iterator[str]:
     """The line on what a checkpoint's class was given, none of which another class takes over."""
     old = find_class(key, class_of(remembered))
     given = remembered.get("init_args") or {} if isinstance(remembered, dict) else {}
-    if old is not None:
-        given = {name: value for name, value in given.items() if name not in LOADING}
-        left = [".".join(path) for path, value in leaves(given, old) if not is_default(old, path, value)]
-        if left:
-            new = named.rpartition(".")[2]
-            yield f"{key}: {new} takes over nothing of the checkpoint's {old.__name__}, as {', '.join(left)}"
+    if old is not None and (left := named_options(given, old)):
+        new = named.rpartition(".")[2]
+        yield f"{key}: {new} takes over nothing of the checkpoint's {old.__name__}, as {', '.join(left)}"
+
+
+def named_options(given: Mapping[str, Any], cls: type) -> list[str]:
+    """The names of what a class is given, but for what loads and for what says no more than its defaults."""
+    own = {name: value for name, value in given.items() if name not in LOADING}
+    return [".".join(path) for path, value in leaves(own, cls) if not is_default(cls, path, value)]
 
 
 def class_of(given: Any) -> str | None:
@@ -146,3 +159,36 @@ def is_default(cls: type, path: Path, value: Any) -> bool:
         default = arguments(cls)[".".join(path)].default
         return value == (list(default) if isinstance(default, tuple) else default)
     return False
+
+
+class Discarded(logging.Handler):
+    """Reads in jsonargparse's debug log what it drops where a class takes the place of another.
+
+    Args:
+        lines: where a line for each is added.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self.lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add the line, once."""
+        form = r"Due to class_path change from '(.*?)' to '(.*?)', discarding init_args: (\{.*\})\."
+        if (found := re.fullmatch(form, str(record.msg), re.DOTALL)) is None:
+            return
+        given: Any = ast.parse(found[3], mode="eval").body
+        left = [key.value for key, value in zip(given.keys, given.values, strict=True) if ast.unparse(value) != "None"]
+        old, new = (name.rpartition(".")[2] for name in (found[1], found[2]))
+        line = f"{new} in the place of {old} drops what it cannot take: {', '.join(left)}"
+        if left and line not in self.lines:
+            self.lines.append(line)
+
+
+def log_for(lines: list[str]) -> logging.Logger:
+    """The log for a parser, of which `Discarded` adds lines to these."""
+    log = logging.getLogger(__name__)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    log.handlers = [Discarded(lines)]
+    return log

@@ -31,19 +31,19 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from perceiver_lightning.analysis.baselines import FOLDER as BASELINES
 from perceiver_lightning.analysis.runs import read_run, summary_table
+from perceiver_lightning.cli.carried import log_for
 from perceiver_lightning.cli.commands import CommandTrainer
 from perceiver_lightning.cli.facts import fill_in_facts, link_facts
-from perceiver_lightning.cli.messages import in_words, tell
-from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead
+from perceiver_lightning.cli.messages import in_words, tell, wrapped
+from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead, once_each
 from perceiver_lightning.cli.reports import (
     how_to_resume,
     next_commands,
-    nothing_trained,
     opening,
     path_as_typed,
     remove_without_checkpoint,
 )
-from perceiver_lightning.cli.resume import Memory, read_checkpoint
+from perceiver_lightning.cli.resume import Memory, check_resumable, nothing_trained, read_checkpoint
 from perceiver_lightning.cli.unused import Unreached, without_effect
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
@@ -84,7 +84,7 @@ class CLI(OpenCLI):
             trainer_defaults={"log_every_n_steps": 10, "gradient_clip_val": 1.0, "enable_model_summary": False},
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"prog": PROGRAM, "allow_abbrev": False},
+            parser_kwargs={"prog": PROGRAM, "allow_abbrev": False, "logger": log_for(self.command.lines)},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # hyper-parameters are what the task was made with, facts included
             args=self.command.args,
@@ -121,7 +121,9 @@ class CLI(OpenCLI):
         link_facts(parser, task)
 
     def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
-        """Where `predict` writes."""
+        """Where `predict` writes; the model that `check` does not need."""
+        if subcommand == "check":
+            parser.set_defaults({"model": {"class_path": "pytorch_lightning.LightningModule"}})
         if subcommand == "predict":
             parser.add_argument(
                 "--output", type=str, default=None, help="CSV file; predictions.csv of the run if not given."
@@ -133,7 +135,7 @@ class CLI(OpenCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; Lightning's own warns of arguments in sys.argv."""
         parsers = map(self.subcommand_parser, self.subcommands())
-        Parser.keys = {action.dest for subparser in parsers for action in actions(subparser)}
+        Parser.keys = [*(action.dest for subparser in parsers for action in actions(subparser)), *self.command.places]
         try:
             self.config = each_string(parser.parse_args(self.command.args), str)
         except SystemExit:  # after --print_config
@@ -158,19 +160,14 @@ class CLI(OpenCLI):
             raise InputError(f"{self.subcommand}: expected --ckpt_path FILE, the checkpoint of a run, found none")
         if ckpt_path is not None and self.command.memory is None:  # named in a config, not as a flag
             self.memory = read_checkpoint(ckpt_path)
-        if self.subcommand == "fit" and not self.memory.resumable:
-            raise InputError(
-                f"--ckpt_path: expected the optimiser's state to go on with, found only weights in {ckpt_path}"
-            )
+        if self.subcommand == "fit":
+            check_resumable(config, self.memory)
         remembered = self.memory.config
         if self.subcommand == "fit" and any(config[key] != remembered.get(key) for key in ("name", "runs_dir")):
             self.memory.run = None
         if self.subcommand == "predict":
             fill_in_facts(config, self.command.task, self.memory.facts)
-        for key in ("logger", "callbacks"):  # `logger+` in a config appends once more to what the checkpoint remembers
-            items = config.trainer[key]
-            if isinstance(items, list):
-                config.trainer[key] = [item for i, item in enumerate(items) if item not in items[:i]]
+        once_each(config.trainer)
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision("high")  # TensorFloat-32: several times faster, close enough to train
 
@@ -180,11 +177,7 @@ class CLI(OpenCLI):
             with in_words():
                 super().instantiate_classes()
         except ValueError as error:
-            # jsonargparse tries each type that an argument may have, and wraps what the classes themselves raise.
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
-                cause = cause.__cause__ or cause.__context__
-            if cause is None:
+            if (cause := wrapped(error)) is None:
                 raise  # a bug keeps its traceback
             raise cause from None
 
@@ -246,7 +239,9 @@ class CLI(OpenCLI):
 
     def run_subcommand(self, subcommand: str) -> None:
         """Run it, say where the results are, and leave nothing half-written."""
-        tell([*self.command.lines, *(without_effect(self.config.fit.as_dict()) if subcommand == "fit" else [])])
+        tell(self.command.lines)
+        if subcommand == "fit":
+            tell(without_effect(self.config.fit.as_dict(), getattr(self.datamodule, "modalities", ())))
         if subcommand in OWN_SUBCOMMANDS:
             with in_words():
                 return super().run_subcommand(subcommand)
@@ -270,7 +265,7 @@ class CLI(OpenCLI):
             with in_words():
                 super().run_subcommand(subcommand)
                 if subcommand == "fit" and is_kept and self.trainer.global_step == self.memory.step:
-                    raise InputError(nothing_trained(self.config[subcommand]))
+                    raise InputError(nothing_trained(self.config[subcommand], self.memory))
         except BaseException as error:
             self.clean_up(error, speaks, is_new)
             if isinstance(error, SystemExit):  # Lightning's own: after Ctrl-C, or a SIGTERM

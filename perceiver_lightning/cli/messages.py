@@ -90,6 +90,14 @@ def raised_by(error: BaseException, *packages: str) -> bool:
     return bool(frames) and frames[-1].f_globals.get("__name__", "").split(".")[0] in packages
 
 
+def wrapped(error: BaseException) -> InputError | None:
+    """What a class raised itself: jsonargparse tries each type that an argument may have, and wraps that."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
 def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
     """Say a message of jsonargparse in one sentence: the key, what was expected, what was found.
 
@@ -107,11 +115,16 @@ def one_sentence(message: str, keys: Iterable[str] = ()) -> str:
         return f"expected {missing}, found none: give --config FILE, or --ckpt_path FILE of a run that has them"
 
     key, class_path, text = innermost(message)
-    if found := re.search(r"Option '([^']+)' is not accepted", text):
+    if found := re.search(r"expected YAML, found (.* twice, in .*)", message):
+        return f"{key}: expected YAML, found {found[1]}"
+    if (found := re.search(r"Option '([^']+)' is not accepted", text)) and not class_path:
+        return f"{key}{found[1]}: there is no such key{did_you_mean(key + found[1], keys)}"
+    if found:
         name = class_path.split(".")[-1]
         cls = find_class("model" if key.startswith("model") else "data", class_path)
         names = arguments(cls) if cls is not None else ()
-        return f"{key}{found[1]}: {name} has no such argument{did_you_mean(found[1], names)}"
+        hint = elsewhere(found[1], keys) or did_you_mean(found[1], names)
+        return f"{key}{found[1]}: {name} has no such argument{hint}"
     if found := re.search(r"File does not exist: '?([^'\n]+)", text):
         return f"{key}: expected a file, found none at {found[1]}"
     unknown = r"Expected a dot import path string: (\S+)|No module named '(\S+)'|has no attribute '(\S+)'"
@@ -184,10 +197,20 @@ def as_yaml(value: Any) -> str:
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """The nearest of `names` as a question, or all of them where none is near and they are few."""
     names = list(names)
+    if hint := elsewhere(name, names):
+        return hint
+    last = {one.split(".")[-1]: one for one in names}
     near = difflib.get_close_matches(name, names, n=1)
+    near = near or [last[one] for one in difflib.get_close_matches(name.split(".")[-1], last, 1, cutoff=0.75)]
     if near:
         return f"; did you mean {near[0]}?"
     return f"; there are {', '.join(names)}" if 0 < len(names) < 10 else ""
+
+
+def elsewhere(name: str, names: Iterable[str]) -> str:
+    """Those of `names` as a question that end as this one does, at other places."""
+    same = [one for one in names if one.split(".")[-1] == name.split(".")[-1]]
+    return f"; did you mean {' or '.join(same[:3])}?" if same else ""
 
 
 def readable_type(name: str) -> str:

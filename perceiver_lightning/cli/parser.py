@@ -1,24 +1,23 @@
 """The parser, what must be known of a command before it is parsed, and what is checked after."""
 
 import argparse
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NoReturn, get_args
 
-import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
 from perceiver_lightning.cli.carried import carry_all, class_of, forgotten
 from perceiver_lightning.cli.classes import arguments, find_class, import_named
+from perceiver_lightning.cli.configs import check_places, read_config
 from perceiver_lightning.cli.messages import as_yaml, one_sentence, readable_type
 from perceiver_lightning.cli.renamed import Translation
 from perceiver_lightning.cli.resume import Memory, read_checkpoint
 from perceiver_lightning.errors import InputError, require
 from perceiver_lightning.private import type_of
-from perceiver_lightning.yaml_text import dump, load, load_config
+from perceiver_lightning.yaml_text import dump, load
 
 # What a checkpoint's configuration is taken over from; the first five also by validate, test and predict, which may
 # run on other hardware.
@@ -48,6 +47,7 @@ class Command:
     subcommand  None where none is named
     memory      of the checkpoint that is named as a flag
     task        the class of the model, None where none is named or it cannot be imported
+    places      of what the classes of model and data take, as model.init_args.bands
     lines       what a person is told of settings that are dropped
     """
 
@@ -55,6 +55,7 @@ class Command:
     subcommand: str | None
     memory: Memory | None
     task: Any
+    places: list[str]
     lines: list[str]
 
 
@@ -88,6 +89,10 @@ def look_ahead(args: Sequence[str], subcommands: Iterable[str]) -> Command:
     translation = Translation({key: names[-1] if names else None for key, names in named.items()})
     remembered = translation.config(remembered)
     today = {config: translation.config(given) for config, given in configs.items()}
+    for config in today.values():
+        check_places(config, translation.classes)
+        for key, names in named.items():
+            require(bool(names) or not config.get(key), f"{key}.class_path", "the name of a class", "none")
     for key in named:
         if names := named[key]:
             lines += carry_all(key, today, names[-1])
@@ -97,8 +102,9 @@ def look_ahead(args: Sequence[str], subcommands: Iterable[str]) -> Command:
     args = list(replaced(translation.flags(args), changed))
     if at is not None and memory is not None:
         args = [*args[: at + 1], "--config", as_text(remembered), *args[at + 1 :]]
-    task = find_class("model", translation.classes.get("model"))
-    return Command(args, subcommand, memory, task, lines)
+    classes = {key: find_class(key, translation.classes.get(key)) for key in named}
+    places = [f"{key}.init_args.{name}" for key, cls in classes.items() if cls is not None for name in arguments(cls)]
+    return Command(args, subcommand, memory, classes["model"], places, lines)
 
 
 def as_text(config: Any) -> str:
@@ -115,28 +121,6 @@ def replaced(args: Iterable[str], configs: dict[str, str]) -> Iterator[str]:
         else:
             yield configs.get(arg, arg) if is_config else arg
         is_config = arg in ("--config", "-c")
-
-
-def read_config(config: str) -> dict[str, Any]:
-    """A config file's keys and values; InputError that names the file, and the line where it is no YAML."""
-    if os.path.isdir(config):
-        inside = ["config.yaml", "version_0/config.yaml"]  # of a run
-        hint = next((f"; did you mean {config}/{name}?" for name in inside if os.path.isfile(f"{config}/{name}")), "")
-        raise InputError(f"--config: expected a file, found the folder {config}{hint}")
-    try:
-        found = load_config(Path(config).read_text(encoding="utf-8-sig"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        said = " ".join(str(getattr(error, "problem", error)).split())
-        raise InputError(f"{config}{line}: expected YAML, found {said}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{config}: expected YAML in UTF-8, found other bytes ({error.reason})") from error
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(f"--config: expected a file, found none that can be read at {config}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{config}: expected keys and values, found {'nothing' if found is None else repr(found)}")
-    return found
 
 
 MORE_THAN_NONE = (
@@ -172,11 +156,23 @@ def check_settings(config: Any) -> None:
         check_nulls(key, config.get(key))
 
 
+def once_each(trainer: Any) -> None:
+    """Leave out what is twice: `logger+` in a config appends once more to what a checkpoint remembers."""
+    for key in ("logger", "callbacks"):
+        items = trainer[key]
+        if isinstance(items, list):
+            trainer[key] = [item for i, item in enumerate(items) if item not in items[:i]]
+
+
 def check_nulls(key: str, given: Any) -> None:
     """Raise an InputError where an argument of a class is null that may not be: jsonargparse lets null pass."""
     if not given or not given.get("init_args"):
         return
-    for name, action in arguments(find_class(key, given.class_path)).items():
+    known = arguments(find_class(key, given.class_path))
+    for group in dict.fromkeys(name.split(".")[0] for name in known if "." in name):
+        is_there = given.init_args.get(group, ...) is not None
+        require(is_there, f"{key}.init_args.{group}", "keys and values", "null")
+    for name, action in known.items():
         kinds = type_of(action)
         is_null = given.init_args.get(name, ...) is None and action.default is not None
         if is_null and kinds is not None and type(None) not in get_args(kinds):

@@ -51,13 +51,6 @@ def opening(trainer: Trainer, model: LightningModule, data: Any, run: Path, step
     )
 
 
-def nothing_trained(config: Any) -> str:
-    """Why a `fit` of this configuration took no step."""
-    key = "max_steps" if config.trainer.max_steps not in (None, -1) else "max_epochs"
-    done = f"what {config.ckpt_path} has trained already" if config.ckpt_path else "0"
-    return f"trainer.{key}: expected more than {done}, found {config.trainer[key]}"
-
-
 def next_commands(trainer: Trainer, run: Path) -> str:
     """After a training: where it is kept, how it ended, and the commands to test, plot and compare it."""
     best: Any = trainer.checkpoint_callback

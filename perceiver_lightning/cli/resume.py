@@ -34,6 +34,15 @@ class Memory:
     run: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def epochs(self) -> int:
+        """The epochs that are trained to their end."""
+        if self.loops is None:
+            return 0
+        done = self.loops["epoch_progress"]["current"]
+        is_whole = self.loops["epoch_loop.batch_progress"].get("is_last_batch")
+        return done["processed" if is_whole else "completed"]
+
 
 def read_checkpoint(path: str) -> Memory:
     """What a checkpoint remembers.
@@ -69,3 +78,21 @@ def read_checkpoint(path: str) -> Memory:
         run=run,
         facts=checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}),
     )
+
+
+def check_resumable(config: Any, memory: Memory) -> None:
+    """Raise an InputError if a `fit` of this configuration cannot go on with what a checkpoint remembers."""
+    if not memory.resumable:
+        found = f"only weights in {config.ckpt_path}"
+        raise InputError(f"--ckpt_path: expected the optimiser's state to go on with, found {found}")
+    if config.trainer.max_epochs not in (None, -1) and memory.epochs > config.trainer.max_epochs:
+        raise InputError(nothing_trained(config, memory))
+
+
+def nothing_trained(config: Any, memory: Memory) -> str:
+    """Why a `fit` of this configuration takes no step."""
+    key, done = "max_epochs", memory.epochs
+    if config.trainer.max_steps not in (None, -1) and memory.step >= config.trainer.max_steps:
+        key, done = "max_steps", memory.step
+    which = f", the {key.removeprefix('max_')} that {config.ckpt_path} has trained" if config.ckpt_path else ""
+    return f"trainer.{key}: expected more than {done}{which}, found {config.trainer[key]}"

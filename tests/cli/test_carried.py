@@ -7,7 +7,7 @@ import yaml
 
 import datamodules
 from perceiver_lightning.cli import main
-from perceiver_lightning.cli.carried import carry, forgotten
+from perceiver_lightning.cli.carried import carry, carry_all, forgotten
 from perceiver_lightning.tasks import ClassificationTask, RegressionTask
 
 GRID_COLOR = yaml.safe_load(Path("configs/video/grid_color.yaml").read_text())["data"]["init_args"]
@@ -53,7 +53,10 @@ def test_one_line_of_a_command(here, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--print_config"])
     said = capsys.readouterr()
-    assert said.err == "data: VideoFolder in the place of Digits drops what it cannot take: permute_pixels\n"
+    assert said.err == (
+        "data: VideoFolder in the place of Digits keeps augment.random_crop; "
+        "drops what it cannot take: permute_pixels\n"
+    )
     whole = yaml.safe_load(said.out)["data"]
     assert whole["class_path"] == "datamodules.VideoFolder"
     assert whole["init_args"]["batch_size"] == 32 and whole["init_args"]["augment"]["random_crop"] == 1
@@ -66,3 +69,41 @@ def test_what_a_checkpoint_s_class_was_given_is_named():
         "data: Digits takes over nothing of the checkpoint's ImageFolder, as size, augment.mixup, root"
     ]
     assert list(forgotten("data", {"class_path": "Digits", "init_args": {"batch_size": 8}}, "Tones")) == []
+
+
+def test_what_is_kept_of_a_set_is_named_as_it_may_be_right_for_that_set_alone():
+    config = {"grid.yaml": {"data": {"class_path": "GRID", "init_args": GRID_COLOR}}}
+    (line,) = carry_all("data", config, "VideoFolder")
+    kept, dropped = line.split("; ")
+    assert kept.startswith("data: VideoFolder in the place of GRID keeps seconds, val_fraction, frames, fps, patch, ")
+    assert "pictures.centre_crop, pictures.centre, pictures.mean, pictures.std" in kept and "batch_size" not in kept
+    assert dropped == "drops what it cannot take: label, modalities, centred, noise, time_shift, audio"
+    config = {"a.yaml": {"model": {"class_path": "ClassificationTask", "init_args": {"num_latents": 4}}}}
+    assert list(carry_all("model", config, "RegressionTask")) == []
+
+
+PARTS = {"a": {"class_path": "ImageFolder", "init_args": {"root": "a"}},
+         "b": {"class_path": "AudioFolder", "init_args": {"root": "b", "seconds": 2, "sample_rate": 8000}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "flag", "replaced", "dropped"),
+    [
+        ("data", {"class_path": "Paired", "init_args": {"datamodules": PARTS}},
+         "--data.init_args.datamodules.b=VideoFolder", "VideoFolder in the place of AudioFolder", "sample_rate"),
+        ("logger", {"class_path": "Wandb", "init_args": {"project": "p", "offline": True}},
+         "--trainer.logger=TensorBoard", "TensorBoard in the place of Wandb", "project, offline"),
+        ("callbacks", {"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.9}},
+         "--config=more.yaml", "ModelSummary in the place of EMAWeightAveraging", "decay"),
+        ("callbacks", {"class_path": "ModelSummary", "init_args": {"max_depth": 2}},
+         "--trainer.callbacks=RichModelSummary", "", ""),
+    ],
+)  # fmt: skip
+def test_a_class_inside_of_another_or_of_the_trainer(here, capsys, key, given, flag, replaced, dropped):
+    part = {"data": given} if key == "data" else {"trainer": {key: given}}
+    Path("part.yaml").write_text(yaml.safe_dump(part, sort_keys=False))
+    Path("more.yaml").write_text("trainer: {callbacks: {class_path: ModelSummary}}\n")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config=tiny.yaml", "--config=part.yaml", flag, "--print_config"])
+    said = [one for one in capsys.readouterr().err.splitlines() if not one.startswith("data: Paired")]
+    assert said == ([f"{replaced} drops what it cannot take: {dropped}"] if dropped else [])

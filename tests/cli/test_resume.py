@@ -14,6 +14,7 @@ from pytorch_lightning import Callback
 
 from datamodules.base import DataModule
 from perceiver_lightning.cli import main
+from perceiver_lightning.cli.resume import Memory
 from perceiver_lightning.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -248,3 +249,35 @@ def test_a_bug_in_a_constructor_keeps_its_traceback():
 class Buggy(DataModule):
     def __init__(self) -> None:
         raise ValueError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ([], "trainer.max_epochs: expected more than 2, the epochs that {last} has trained, found 2"),
+        (["--trainer.max_epochs=1"],
+         "trainer.max_epochs: expected more than 2, the epochs that {last} has trained, found 1"),
+        (["--trainer.max_steps=99"],
+         "trainer.max_epochs: expected more than 2, the epochs that {last} has trained, found 2"),
+        (["--trainer.max_epochs=-1", "--trainer.max_steps=5"],
+         "trainer.max_steps: expected more than 8, the steps that {last} has trained, found 5"),
+        (["--trainer.max_epochs=1", "--trainer.max_steps=5"],
+         "trainer.max_steps: expected more than 8, the steps that {last} has trained, found 5"),
+    ],
+)  # fmt: skip
+def test_a_training_that_is_done_says_how_far_it_came(run, capsys, flags, sentence):
+    last = f"{run.relative_to(Path.cwd())}/checkpoints/last.ckpt"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert fails(capsys, "fit", f"--ckpt_path={last}", *flags) == sentence.format(last=last)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def progress(processed: int, completed: int, is_last_batch: bool) -> dict:
+    done = {"ready": processed, "started": processed, "processed": processed, "completed": completed}
+    return {"epoch_progress": {"current": done}, "epoch_loop.batch_progress": {"is_last_batch": is_last_batch}}
+
+
+def test_an_epoch_that_was_cut_is_not_done():
+    assert Memory(loops=progress(4, 3, is_last_batch=True)).epochs == 4  # saved when the fourth ended
+    assert Memory(loops=progress(3, 2, is_last_batch=False)).epochs == 2  # cut by max_steps
+    assert Memory().epochs == 0

@@ -95,3 +95,19 @@ def test_groups_of_the_first_stay_together(tmp_path, monkeypatch):
     one, other = keys(flat(tmp_path / "a", range(200)), flat(tmp_path / "b", range(200)))
     groups = [{i // 10 for i in found} for found in one.values()]
     assert one == other and not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+
+
+def test_a_class_that_has_no_pair_is_named(tmp_path, caplog):
+    whole = flat(tmp_path / "a", range(40))
+    other = make(make(tmp_path / "b", "cat", range(40, 80, 2)), "dog", range(1, 40, 2))
+    sentence = "key: expected pairs of class 'cat' in train, found none; its first key is '0' in 'a' and '40' in 'b'"
+    with pytest.raises(InputError, match=sentence):
+        keys(whole, other)
+    with pytest.raises(InputError, match=sentence):
+        keys(in_splits(tmp_path / "c", train=range(40), test=range(60, 70)), other)
+    caplog.clear()
+    make(make(tmp_path / "d" / "train", "cat", range(0, 40, 2)), "dog", range(1, 40, 2))
+    make(make(tmp_path / "d" / "test", "cat", range(50, 60, 2)), "dog", range(41, 60, 2))
+    found, _ = keys(in_splits(tmp_path / "e", train=range(40), test=range(40, 50)), tmp_path / "d")
+    assert found["test"] == [41, 43, 45, 47, 49]
+    assert "test: no pair of class 'cat'; its first key is '40' in 'a' and '50' in 'b'" in caplog.messages

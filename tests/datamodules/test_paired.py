@@ -1,6 +1,8 @@
 """Several datamodules as one: what is paired, who finishes what, what is masked, what is refused."""
 
 import math
+import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -247,8 +249,11 @@ def test_what_cannot_be_paired_is_said_in_words():
     message = r"datamodules\['b'\]: expected examples of class 'dog' in train, as another has them, found none"
     fails(message, {"a": one, "b": Rows("y", (2, 0))})
     fails(r"datamodules\['b'\]: expected examples in train, found none", {"a": one, "b": Rows("y", (0, 0))})
-    message = "key: expected z in the name of each example of 'a', found '0/0.x'"
-    fails(message, {"a": one, "b": Rows("y")}, key="z")
+    for key in ("z", "(z)?", "0(z)?", "z*", "(z*)", "1/|(z)|0/"):  # no match, a group without part, an empty match
+        message = f"key: expected {re.escape(key)} in the name of each example of 'a', found '0/0.x'"
+        fails(message, {"a": one, "b": Rows("y")}, key=key)
+    message = "key: expected pairs of class 'cat' in train, found none; its first key is '0/0' in 'a' and '00' in 'b'"
+    fails(message, {"a": one, "b": Rows("y", names="{label}{row}.y 1/{row}")}, key=r"1/\d|^\d/\d|^0\d")
     message = "key: expected keys in train that all have, found none; the first of 'a' is '0/0.x'"
     fails(message, {"a": one, "b": Rows("y", names="{label}-{row}")}, key=".*")
     message = "key: expected one label for examples with one key in train, found a 0, b 1"
@@ -258,6 +263,15 @@ def test_what_cannot_be_paired_is_said_in_words():
     fails(r"datamodules\['b'\]: expected examples with labels, found none", {"a": one, "b": unlabelled})
     message = r"datamodules: expected labels in all of them or in none, found some only in \['a'\]"
     fails(message, {"a": one, "b": unlabelled}, key=".*")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_keys_are_compared_in_one_unicode_form(forms):
+    one, other = (unicodedata.normalize(form, "{label}/Zoë {row}.x") for form in forms)
+    key = unicodedata.normalize(forms[1], r"\d/Zoë \d")
+    data = Paired({"a": Rows("x", names=one), "b": Rows("y", names=other)}, key=key)
+    data.setup("fit")
+    assert data.class_counts() == [2, 3]
 
 
 def test_files_are_paired_by_their_names_without_reading_them(tmp_path):
