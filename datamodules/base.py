@@ -190,6 +190,10 @@ class DataModule(LightningDataModule):
         """What lies beside the examples of a stage and is not read: each kind, and how many; empty if not known."""
         return Counter()
 
+    def notes(self, stage: str) -> list[str]:
+        """Lines on what is to be known of the data of a stage, after `setup`; none unless a subclass has some."""
+        return []
+
     def finish(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
         """What is done to a whole batch on its device; nothing, unless a subclass says what.
 

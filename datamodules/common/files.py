@@ -19,12 +19,13 @@ from datamodules.common.file_set import FileSet
 from datamodules.common.folders import list_unlabelled
 from datamodules.common.progress import map_in_threads
 from datamodules.common.scale import Scale, measure, recorded
-from datamodules.common.splits import Kind, Split, cut
+from datamodules.common.splits import Kind, Split, cut, shortened
 from perceiver_lightning.errors import InputError, require
 
 log = logging.getLogger(__name__)
 
 Cache = Literal["memory", "disk"]
+FEW = 3  # examples of a class in validation that are worth a line
 MEASURED = 1000  # examples of train, of which mean and deviation are computed
 
 
@@ -172,6 +173,18 @@ class Files(DataModule, ABC):
         """What lies beside the files of a stage and is not read: each kind, and how many there are."""
         sets: list[FileSet] = [getattr(self, f"{name}_set") for name in STAGE_SPLITS[stage]]
         return sum((Counter(files.split.left_out) for files in sets), Counter())
+
+    def notes(self, stage: str) -> list[str]:
+        """That validation has too few examples of a class to say much of it."""
+        labels = None if stage != "fit" or self.val_set is None else self.val_set.split.labels
+        if labels is None or "num_classes" not in self.facts:
+            return []
+        counts = np.bincount(np.hstack(labels).astype(int), minlength=self.num_classes)
+        few = [
+            f"{count} of {name!r}" for name, count in zip(self.class_names, counts.tolist(), strict=True) if count < FEW
+        ]
+        more = "; a greater val_fraction takes more" if "val" not in self.brought else ""
+        return [f"val has {shortened(few)}: it says little of {'it' if len(few) == 1 else 'them'}{more}"] if few else []
 
     def _prepare(self, name: str, files: FileSet) -> None:
         """Read the files of a split if they are to be cached or checked; what is predicted is read once anyway."""

@@ -153,6 +153,10 @@ class Paired(DataModule):
         """What lies beside the files of all."""
         return sum((data.left_out(stage) for data in self.datamodules.values()), Counter())
 
+    def notes(self, stage: str) -> list[str]:
+        """Those of the first, whose labels count."""
+        return next(iter(self.datamodules.values())).notes(stage)
+
     def class_counts(self) -> list[int]:
         """Examples per class of the train split; after `setup("fit")`."""
         assert self.train_set is not None and self.train_set.labels is not None, 'setup("fit") comes first'

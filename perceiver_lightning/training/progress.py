@@ -36,14 +36,15 @@ def counts_in_words(counts: Mapping[str, int]) -> str:
 
 
 class DataLine(Callback):
-    """One line on stderr at the start: how many examples each split has, and what was left out."""
+    """Lines on stderr at the start: how many examples each split has, what was left out, what is to be known."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Print it; the datamodule's own `setup` has been called."""
         if trainer.is_global_zero and hasattr(data := trainer.datamodule, "found"):  # type: ignore[attr-defined]
             counts = ", ".join(f"{count:,} in {split}" for split, count in data.found(stage).items())
             left_out = counts_in_words(data.left_out(stage))
-            print(f"data: {counts}{'; left out: ' if left_out else ''}{left_out}", file=sys.stderr, flush=True)
+            print(f"data: {counts}{'; left out: ' if left_out else ''}{left_out}", file=sys.stderr)
+            print(*(f"data: {note}\n" for note in data.notes(stage)), sep="", end="", file=sys.stderr, flush=True)
 
 
 class EpochLines(Callback):

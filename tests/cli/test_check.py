@@ -107,7 +107,12 @@ def test_data_that_cannot_be_checked_are_named(here, capsys):
 def test_each_run_says_on_stderr_what_it_found(pets, capsys):
     options = [*PETS, "--data.init_args.batch_size=2", "--model.init_args.self_attends=0"]
     main(["fit", *options, "--trainer.max_steps=1"])
-    assert "data: 18 in train, 2 in val; left out: 1 .md, 1 hidden\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "data: 18 in train, 2 in val; left out: 1 .md, 1 hidden\n" in said
+    few = "data: val has 1 of 'cat', 1 of 'dog': it says little of them; a greater val_fraction takes more\n"
+    assert few in said
+    main(["fit", *options, "--trainer.max_steps=1", "--data.init_args.val_fraction=0.3"])
+    assert "it says little" not in capsys.readouterr().err
     checkpoint = "--ckpt_path=runs/tiny/version_0/checkpoints/last.ckpt"
     main(["test", checkpoint])
     assert "data: 20 in test\n" in capsys.readouterr().err

@@ -172,7 +172,9 @@ def test_every_schedule_rises_to_its_peak_once_and_never_again(
 def test_a_training_without_end_has_a_constant_learning_rate_only() -> None:
     assert rates(make_scheduler(sgd(), math.inf, "constant"), 3) == [0.3, 0.3, 0.3]
     for total in (math.inf, -1):
-        with pytest.raises(InputError, match=r"schedule: .* for 'cosine'.*trainer.max_epochs, trainer.max_steps .* or trainer.max_time"):
+        with pytest.raises(
+            InputError, match=r"schedule: .* for 'cosine'.*trainer.max_epochs, trainer.max_steps .* or trainer.max_time"
+        ):
             make_scheduler(sgd(), total, "cosine")
         with pytest.raises(InputError, match=r"schedule: .* for 'constant' with warmup 0.1"):
             make_scheduler(sgd(), total, "constant", warmup=0.1)
