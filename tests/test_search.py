@@ -42,6 +42,7 @@ def values(study: optuna.Study) -> list[float]:
     return [trial.value for trial in study.get_trials(states=(TrialState.COMPLETE,))]
 
 
+@pytest.mark.slow
 def test_trials_are_runs_and_the_best_is_named(sweep, capsys):
     study = search_from_command_line(["tiny-sweep.yaml", "--trials", "2", "--trainer.max_epochs=1"])
     runs = [sweep / f"runs/tiny-sweep-search/{k}/version_0" for k in range(2)]
@@ -111,6 +112,7 @@ def test_a_trial_that_cannot_be_is_a_failed_one_among_others_and_the_end_if_it_i
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
 
 
+@pytest.mark.slow
 def test_a_first_trial_that_diverges_is_a_failed_one(sweep):
     rates = {"model.init_args.learning_rate": {"value": 1e30}}
     Path("wild.yaml").write_text(yaml.safe_dump({**TINY_SWEEP, "parameters": rates}))

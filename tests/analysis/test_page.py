@@ -95,6 +95,7 @@ def browse(*arguments: str | Path) -> subprocess.CompletedProcess:
     return subprocess.run([BROWSER, *flags, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_browser_opens_it_and_sorts(tmp_path):
     runs = [make("middle", 1e-3, 0.5), make(EVIL, 2e-3, 0.75), make("low", 3e-3, 0.25), make("none", 3e-3, 0.3)]
     runs[3].metrics.pop("val/accuracy")

@@ -128,6 +128,7 @@ def test_an_overlay_composes(path, capsys):
             assert whole[part] == values
 
 
+@pytest.mark.slow
 def test_debug_and_bfloat16_run(tmp_path):
     overlays = [f"--config=configs/overlays/{name}.yaml" for name in ("debug", "bf16")]
     clipped = "--trainer.gradient_clip_val=1"  # as most recipes have it; Lightning will not clip for every optimiser
@@ -137,7 +138,8 @@ def test_debug_and_bfloat16_run(tmp_path):
     assert {parameter.dtype for parameter in run.model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("path", [*SOME_SLOW, *OWN], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=str)
 def test_the_price_is_told_without_data(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PERCEIVER_DATA", str(tmp_path / "nothing"))
     unknown = [f"--data.init_args.{'root' if path.stem == 'folder' else 'table'}=x", "--data.init_args.num_classes=5"]

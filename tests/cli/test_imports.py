@@ -50,6 +50,7 @@ def test_every_data_set_has_a_short_name(name):
     assert name in known_classes("data")
 
 
+@pytest.mark.slow
 def test_short_and_long_names_come_out_as_the_public_path(here, capsys):
     for data in ("Digits", "datamodules.Digits", "datamodules.image.digits.Digits", "datamodules.images.Digits"):
         for task in ("ClassificationTask", "perceiver_lightning.tasks.classification.ClassificationTask"):

@@ -46,6 +46,7 @@ def test_resume_takes_back_the_steps_that_it_takes_again(run):
     assert steps == [3, 7, 11, 15, 19]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_new_learning_rate_reaches_the_restored_optimiser(run, schedule):
     seen = []
@@ -202,6 +203,7 @@ def test_a_validation_that_was_cut_short_is_done_again_whole():
     assert whole.seen == [40, 40, 40, 24] * 2
 
 
+@pytest.mark.slow
 def test_a_training_that_validates_too_seldom_has_no_best(capsys):
     main(["fit", "--config=tiny.yaml", "--trainer.check_val_every_n_epoch=3"])
     out = capsys.readouterr().out

@@ -78,6 +78,7 @@ def test_one_switch_of_the_task():
     assert found["latents"] == [4, 8]
 
 
+@pytest.mark.slow
 def test_a_run_remembers_it(tmp_path):
     config = ["--config=configs/synthetic/moving.yaml", "--data.init_args.sizes=[16, 8, 8]"]
     small = [f"--model.init_args.{name}={value}" for name, value in TINY.items()]

@@ -139,6 +139,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_training_on_arrays_is_tested_and_predicts_in_their_units(here, capsys) -> None:
     sizes = np.linspace(10, 90, 12)
     write_arrays(Path("clouds/train.npz"), size=sizes)

@@ -42,6 +42,7 @@ def test_every_run_logs_its_speed_but_no_utilisation_without_a_peak(trained):
     assert not column(trained, "train/flops_utilisation")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_peak_gives_the_utilisation_and_is_remembered(tmp_path):
     main(["fit", "--config=tiny.yaml", "--trainer.max_epochs=1", "--measures.peak_flops=1e9"])
