@@ -115,9 +115,11 @@ def tested(recipe: Recipe, *given: str) -> dict[str, float]:
 
 
 def hash_of(config: str) -> str:
-    """Tells whether a config is what it was; comments, which say the result, do not count, nor who reads the files."""
+    """Tells whether a config is what it was; comments, which say the result, do not count, nor who reads the files and
+    where what was read is kept.
+    """
     lines = (line.split("#")[0].rstrip() for line in Path(config).read_text().splitlines())
-    kept = "\n".join(line for line in lines if line and not line.lstrip().startswith("num_workers:"))
+    kept = "\n".join(line for line in lines if line and not line.lstrip().startswith(("num_workers:", "cache:")))
     return hashlib.sha256(kept.encode()).hexdigest()[:12]
 
 

@@ -65,7 +65,7 @@ def cache_folder(cache: str | None, cache_dir: str | None) -> Path | None:
 
 
 def cached(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | np.ndarray],
     read: Callable[[int], np.ndarray],
     settings: dict[str, Any],
     title: str,
@@ -74,12 +74,12 @@ def cached(
 ) -> Arrays:
     """What `read` makes of each file, by its row, from the cache, or read now in threads under a progress bar.
 
-    On disk it is found again by the settings and by the files' paths, sizes and times of change. It is written under
-    another name and moved to its own when whole, by one process at a time, while others that want the same wait for it:
-    one that dies or is stopped leaves nothing that is taken for a cache.
+    On disk it is found again by the settings and by the files' paths, sizes and times of change, or by the arrays'
+    contents. It is written under another name and moved to its own when whole, by one process at a time, while others
+    that want the same wait for it: one that dies or is stopped leaves nothing that is taken for a cache.
 
     Args:
-        paths: the files; without a `folder`, any items.
+        paths: the files, or arrays in memory; without a `folder`, any items.
         read: of a row, an array (I, *tail) with the dtype and tail of all others; InputError for a broken file.
         settings: what else the arrays depend on: values for JSON.
         title: of the progress bar.
@@ -111,7 +111,7 @@ def _in_memory(count: int, read: Callable[[int], np.ndarray], title: str, skip_b
 
 
 def _on_disk(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | np.ndarray],
     read: Callable[[int], np.ndarray],
     settings: dict[str, Any],
     title: str,
@@ -186,10 +186,16 @@ def _read_all(count: int, read: Callable[[int], np.ndarray], title: str, skip_br
     return map_in_threads(one, range(count), title)
 
 
-def _state(path: str | Path) -> list[Any]:
-    """What tells a file from a later one of its name; nothing of one that is absent, of which `read` shall speak."""
+def _state(item: str | Path | np.ndarray) -> list[Any]:
+    """What tells a file from a later one of its name; nothing of one that is absent, of which `read` shall speak.
+
+    Of an array its contents.
+    """
+    if isinstance(item, np.ndarray):
+        content = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16).hexdigest()
+        return [content, item.dtype.str, list(item.shape)]
     try:
-        stat = os.stat(path)
+        stat = os.stat(item)
     except OSError:
-        return [os.path.abspath(path)]
-    return [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]
+        return [os.path.abspath(item)]
+    return [os.path.abspath(item), stat.st_size, stat.st_mtime_ns]

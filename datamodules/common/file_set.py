@@ -70,7 +70,7 @@ class FileSet(Dataset, ABC):
         Args:
             skip_broken: leave out the files that cannot be read.
             cache: keep what was read.
-            folder: of caches on disk; in memory if not given, or where the examples are not files of their own.
+            folder: of caches on disk; in memory if not given, or where the examples are neither files nor arrays.
 
         Returns:
             The names of the files that were left out.
@@ -80,11 +80,11 @@ class FileSet(Dataset, ABC):
         kept: Sequence[int] = range(len(self))
         where = f"{self.split.kind.name} of {self.split.where}"
         if cache:
-            are_files = all(isinstance(item, str | Path) for item in self.split.items)
+            are_known = all(isinstance(item, str | Path | np.ndarray) for item in self.split.items)
             arrays = {}
             for name, settings in self.settings.items():
                 title = f"Reading {name if len(self.settings) > 1 else ''} {where}".replace("  ", " ")
-                place = folder if are_files else None
+                place = folder if are_known else None
                 arrays[name] = cached(self.split.items, partial(self.read, name), settings, title, skip_broken, place)
             kept = self._sound(arrays, skip_broken)
             self.arrays = arrays

@@ -48,8 +48,8 @@ class Files(DataModule, ABC):
             split and takes its share of that, so two of them may get the same example in one epoch.
         cache: keep what was read of each file, before all that is done by chance: "memory", which forked workers share
             and each device's process has for itself; or "disk", memory-mapped, which all processes share and later runs
-            find again; null reads each file each time. Examples that are not files of their own (of one array, of
-            torchvision's sets) are kept in memory for "disk", too.
+            find again; null reads each file each time. Examples of torchvision's sets are kept in memory for "disk",
+            too.
         cache_dir: the folder of caches on disk; `cache` in the folder of all data if not given.
         predict_dir: a folder of files without labels, at any depth, for `predict`.
         skip_broken: leave out files that cannot be read, after reading all once to find them, and log how many;

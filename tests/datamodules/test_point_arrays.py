@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from point_clouds import write_boxes
 
 from datamodules import ModelNet, PointArrays, PointFolder, PointTargets
+from datamodules.points.dataset import PointSet
 from datamodules.points.reading import read_points
 from perceiver_lightning.errors import InputError
 
@@ -272,3 +273,20 @@ def test_names_that_are_stored_as_bytes_are_text(tmp_path, caplog):
     caplog.clear()
     assert PointArrays(str(tmp_path / "a.npz"), 2).class_names == ["crane", "crane"]
     assert caplog.messages == ["class_names: the classes 0, 1 are all called 'crane'"]
+
+
+def test_arrays_are_kept_on_disk_by_their_contents(tmp_path, monkeypatch):
+    def made(points: np.ndarray):
+        np.savez(tmp_path / "all.npz", points=points, labels=LABELS)
+        options = {"cache": "disk", "cache_dir": str(tmp_path / "cache"), "val_fraction": 0.2}
+        data = PointArrays(str(tmp_path / "all.npz"), 2, **options)
+        data.setup("fit")
+        return data
+
+    first = made(CLOUDS[..., :3]).train_set.cloud(0)
+    read = PointSet.read
+    monkeypatch.setattr(PointSet, "read", lambda *_: pytest.fail("read again"))
+    assert torch.equal(made(CLOUDS[..., :3]).train_set.cloud(0), first)
+    monkeypatch.setattr(PointSet, "read", read)
+    other = made(CLOUDS[..., :3] ** 3).train_set.cloud(0)
+    assert other.shape == first.shape and not torch.equal(other, first)
