@@ -1,5 +1,6 @@
 """The examples of a split before any is read: what they are called, how one split is cut from another."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -156,8 +157,11 @@ def cut(split: Split, fraction: float, seed: int, key: str) -> tuple[Split, Spli
             if alone := {strata[row] for row in part} - {strata[row] for row in rest}:
                 raise ValueError(f"all groups of {min(alone)} would be in one")
     except ValueError as error:
+        classes = len({str(stratum) for stratum in strata}) if strata is not None else 1
+        least = math.ceil(100 * classes / max(len(rows), 1)) / 100
+        hint = f"; {classes} classes need {least:g} at least" if fraction < least <= 0.5 else ""
         raise InputError(
             f"{key}: expected to cut {fraction} of the {len(rows)} {split.kind.name} of {split.where} with every class "
-            f"in both parts, found that impossible ({error})"
+            f"in both parts, found that impossible ({error}){hint}"
         ) from error
     return split.take(sorted(rest.tolist())), replace(split.take(sorted(part.tolist())), left_out={})
