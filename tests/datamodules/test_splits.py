@@ -52,7 +52,7 @@ def test_what_cannot_be_cut_is_said():
     with pytest.raises(InputError, match=r"^val_fraction: expected to cut 0.5 of the 3 words of here with every class"):
         cut(words([0, 0, 1]), 0.5, 0, "val_fraction")
     few = words([row % 5 for row in range(24)])
-    with pytest.raises(InputError, match="; 5 classes need 0.21 at least$"):
+    with pytest.raises(InputError, match=r"; 5 classes need 0\.21 at least$"):
         cut(few, 0.1, 0, "val_fraction")
     assert len(set(cut(few, 0.21, 0, "val_fraction")[1].labels)) == 5
 
