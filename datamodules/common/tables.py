@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from datamodules.base import located
 from datamodules.common.classes import class_facts
+from datamodules.common.listing import file_id
 from datamodules.common.say import say_once
 from datamodules.common.splits import Kind, Split, files_of_splits, shortened, split_named
-from datamodules.common.text import find_files, identity, read_csv
+from datamodules.common.text import read_csv, written_forms
 from perceiver_lightning.errors import InputError, require
 from perceiver_lightning.names import composed
 
@@ -144,7 +145,7 @@ class InTables:
             name, text = line[self.path_column], line.get(self.label_column)
             require(name.strip() != "", str(path), f"a path in each line ({self.path_column})", "a line without")
             whole = os.path.abspath(path.parent / name)
-            found = find_files(whole, listed)
+            found = written_forms(whole, listed)
             several = f"{len(found)} that differ from it in blanks or their Unicode form"
             require(len(found) < 2, f"{path}, {name!r}", "one file of that name", several)
             if found != [whole]:
@@ -152,7 +153,7 @@ class InTables:
             whole = found[0] if found else os.path.abspath(path.parent / name)
             labels = None if text is None else self._labels(text, f"{path}, {name}")
             fold = "" if fold_column is None else line[fold_column].strip()
-            lines.append(Line(name, whole, identity(whole), labels, fold))
+            lines.append(Line(name, whole, file_id(whole) if os.path.lexists(whole) else whole, labels, fold))
         return lines
 
     def _labels(self, text: str, where: str) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def _rows(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
     return [(number, [cell.strip() for cell in row]) for number, row in rows[:1]] + rows[1:]
 
 
-def find_files(path: str, listed: dict[str, dict[str, list[str]]]) -> list[str]:
+def written_forms(path: str, listed: dict[str, dict[str, list[str]]]) -> list[str]:
     """The paths that `path` may mean: itself if it is there, else those that differ from it in form alone.
 
     That is in the Unicode form of names (NFC, NFD), and in blanks around them.
@@ -88,19 +88,10 @@ def find_files(path: str, listed: dict[str, dict[str, list[str]]]) -> list[str]:
         return [path]
     folder, name = os.path.split(path)
     found = []
-    for parent in find_files(folder, listed) if name else []:
+    for parent in written_forms(folder, listed) if name else []:
         if parent not in listed:
             listed[parent] = {}
             for other in os.listdir(parent) if os.path.isdir(parent) else []:
                 listed[parent].setdefault(composed(other.strip()), []).append(other)
         found += [os.path.join(parent, other) for other in listed[parent].get(composed(name.strip()), [])]
     return found
-
-
-def identity(path: str) -> tuple[int, int] | str:
-    """What two paths of one file share, whatever links lead there; the path itself where nothing is."""
-    try:
-        state = os.stat(path)
-    except OSError:
-        return path
-    return (state.st_dev, state.st_ino) if state.st_ino else os.path.realpath(path)
