@@ -217,6 +217,11 @@ def initialise(module: nn.Module) -> None:
     deviation 0.02, cut at two of them. Linear layers: truncated normal of variance 1 / fan-in (Haiku's
     `VarianceScaling`: the draw is widened so that the variance after the cut is the one named), biases zero.
     LayerNorms: one and zero.
+
+    The output layer is one of these, so the first loss is above ln K. DeepMind's code starts the mean decoder's at
+    zero. That was no better: four recipes, shortened, three seeds each, validation accuracy in percent as here and with
+    zeros: digits 96.3 ± 0.5, 94.0 ± 0.2; fsdd 93.5 ± 0.5, 88.6 ± 2.3; ldraw 47.1 ± 0.9, 45.3 ± 0.6; grid_color
+    49.1 ± 1.9, 49.5 ± 3.6 (30, 15, 5 and 20 epochs).
     """
 
     def cut_normal(x: Tensor, std: float) -> None:
