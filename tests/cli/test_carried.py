@@ -17,10 +17,10 @@ OF_THE_WHOLE = {"seconds": 0.96, "batch_size": 16, "val_fraction": 0.15, "cache"
 def test_a_recipe_of_two_modalities_with_a_class_of_one():
     taken, dropped = carry(GRID_COLOR, datamodules.GRID, datamodules.VideoFolder)
     assert taken == OF_THE_WHOLE | GRID_COLOR["video"]
-    assert dropped == ["label", "modalities", "centred", "noise", "time_shift", "audio"]
+    assert dropped == ["label", "modalities", "noise", "time_shift", "audio"]
     taken, dropped = carry(GRID_COLOR, datamodules.GRID, datamodules.AudioTable)
     assert taken == OF_THE_WHOLE | GRID_COLOR["audio"]
-    assert dropped == ["label", "modalities", "centred", "noise", "time_shift", "video"]
+    assert dropped == ["label", "modalities", "noise", "time_shift", "video"]
     again, dropped = carry(taken, datamodules.AudioTable, datamodules.GRID)
     assert again == OF_THE_WHOLE | {"audio": GRID_COLOR["audio"]} and dropped == []
 
@@ -77,7 +77,7 @@ def test_what_is_kept_of_a_set_is_named_as_it_may_be_right_for_that_set_alone():
     kept, dropped = line.split("; ")
     assert kept.startswith("data: VideoFolder in the place of GRID keeps seconds, val_fraction, frames, fps, patch, ")
     assert "pictures.centre_crop, pictures.centre, pictures.mean, pictures.std" in kept and "batch_size" not in kept
-    assert dropped == "drops what it cannot take: label, modalities, centred, noise, time_shift, audio"
+    assert dropped == "drops what it cannot take: label, modalities, noise, time_shift, audio"
     config = {"a.yaml": {"model": {"class_path": "ClassificationTask", "init_args": {"num_latents": 4}}}}
     assert list(carry_all("model", config, "RegressionTask")) == []
 

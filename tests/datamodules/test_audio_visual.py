@@ -216,6 +216,7 @@ def test_it_trains_validates_tests_and_predicts(tmp_path):
         GRID,
         "color",
         str(tmp_path),
+        centred=False,
         val_fraction=0.25,
         modality_dropout={"video": 0.3},
         batch_size=4,
@@ -296,7 +297,7 @@ def test_grid_says_what_is_wrong(tmp_path):
     for text, sentence in (
         (
             whole.replace("color", "colour"),
-            f"{table}: expected the columns clip, split, color, found",
+            f"{table}: expected the columns clip, split, color, alignment_video_frames, found",
         ),
         (whole.replace(",train,", ",dev,"), f"{table}: expected clips of the split train, found none"),
         (whole.replace(",red,", ",pink,"), f"{table}, red0: expected a color of GRID's, found 'pink'"),
