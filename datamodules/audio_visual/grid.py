@@ -36,8 +36,8 @@ class GRID(AudioVisual):
         seconds: as all clips have it; 3 is their own.
         centred: the clip lies about the middle of the word, in training and in evaluation, as the corpus' alignment of
             words has it and as data of single words are cut (Lip Reading in the Wild, Chung and Zisserman 2016). So
-            pictures alone, too, know when a word is said; which one is left to tell. Else training takes a random piece,
-            evaluation `eval_clips`.
+            pictures alone, too, know when a word is said; which one is left to tell. If not, training takes a random
+            piece, evaluation `eval_clips`.
         options: as all clips have them.
 
     Source: https://doi.org/10.1121/1.2229005 (Cooke, Barker, Cunningham, Shao 2006)
