@@ -45,6 +45,7 @@ from perceiver_lightning.cli.reports import (
 )
 from perceiver_lightning.cli.resume import Memory, check_resumable, nothing_trained, read_checkpoint
 from perceiver_lightning.cli.unused import Unreached, without_effect
+from perceiver_lightning.clock import time_spent
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
 from perceiver_lightning.tasks import PerceiverTask
@@ -265,7 +266,8 @@ class CLI(OpenCLI):
             with in_words():
                 super().run_subcommand(subcommand)
                 if subcommand == "fit" and is_kept and self.trainer.global_step == self.memory.step:
-                    raise InputError(nothing_trained(self.config[subcommand], self.memory))
+                    is_late = time_spent(self.trainer) >= 1
+                    raise InputError(nothing_trained(self.config[subcommand], self.memory, is_late))
         except BaseException as error:
             self.clean_up(error, speaks, is_new)
             if isinstance(error, SystemExit):  # Lightning's own: after Ctrl-C, or a SIGTERM

@@ -89,8 +89,11 @@ def check_resumable(config: Any, memory: Memory) -> None:
         raise InputError(nothing_trained(config, memory))
 
 
-def nothing_trained(config: Any, memory: Memory) -> str:
-    """Why a `fit` of this configuration takes no step."""
+def nothing_trained(config: Any, memory: Memory, is_late: bool = False) -> str:
+    """Why a `fit` of this configuration takes no step; `is_late`: its time is spent."""
+    if is_late and not 0 <= (config.trainer.max_epochs or -1) <= memory.epochs:
+        spent = f" that {config.ckpt_path} has trained" if config.ckpt_path else ""
+        return f"trainer.max_time: expected more than the time{spent}, found {config.trainer.max_time}"
     key, done = "max_epochs", memory.epochs
     if config.trainer.max_steps not in (None, -1) and memory.step >= config.trainer.max_steps:
         key, done = "max_steps", memory.step

@@ -283,3 +283,12 @@ def test_an_epoch_that_was_cut_is_not_done():
     assert Memory(loops=progress(4, 3, is_last_batch=True)).epochs == 4  # saved when the fourth ended
     assert Memory(loops=progress(3, 2, is_last_batch=False)).epochs == 2  # cut by max_steps
     assert Memory().epochs == 0
+
+
+def test_a_resume_whose_time_is_spent_says_so(here, capsys):
+    limit = ["--trainer.max_time=00:00:00:01", "--trainer.max_epochs=-1"]
+    main(["fit", "--config=tiny.yaml", *limit])
+    last = "runs/tiny/version_0/checkpoints/last.ckpt"
+    capsys.readouterr()
+    said = fails(capsys, "fit", f"--ckpt_path={last}")
+    assert said == f"trainer.max_time: expected more than the time that {last} has trained, found 00:00:00:01"

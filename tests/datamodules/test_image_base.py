@@ -55,10 +55,12 @@ def test_images_of_any_size_are_cached(tmp_path, cache, options):
     assert torch.equal(travelled.image(1), kept.train_set.image(1))
 
 
-def test_images_that_are_not_files_are_kept_in_memory(tmp_path):
-    data = Digits(cache="disk", cache_dir=str(tmp_path / "cache"))
-    data.setup("fit")
-    assert data.train_set.images.shape == (1293, 8, 8, 1) and not (tmp_path / "cache").exists()
+def test_images_of_an_array_are_kept_on_disk_too(tmp_path):
+    for _ in range(2):
+        data = Digits(cache="disk", cache_dir=str(tmp_path / "cache"))
+        data.setup("fit")
+        assert len(data.train_set) == 1293 and data.train_set.image(0).shape == (8, 8, 1)
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 2  # train and validation, once
 
 
 def test_the_cache_changes_nothing_and_needs_no_files(tmp_path):
