@@ -22,7 +22,6 @@ SHORT: dict[str, dict] = {
 }
 
 
-@pytest.mark.xdist_group("processes")
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
