@@ -198,14 +198,20 @@ class Files(DataModule, ABC):
             expected = f"{self.kind.name} of {self.class_names[counts.index(0)]!r} in train that can be read"
             raise InputError(f"{files.split.where}: expected {expected}, found none")
 
+    def plain_train(self) -> FileSet:
+        """Train without what is done by chance, after `setup("fit")`; what that has read is not read again."""
+        assert self.train_set is not None, 'setup("fit") comes first'
+        plain = self.make_set(self.train_set.split, training=False)
+        if plain.settings == self.train_set.settings:
+            plain.arrays, plain.rows = self.train_set.arrays, self.train_set.rows
+        return plain
+
     def _measure(self, scales: Sequence[Scale]) -> None:
         """Settle scales by the train split, without augmentation: by examples of it, drawn by seed."""
         if not scales or self.train_set is None:
             return
         rows = torch.randperm(len(self.train_set), generator=torch.Generator().manual_seed(0))[:MEASURED].tolist()
-        plain = self.make_set(self.train_set.split, training=False)
-        if plain.settings == self.train_set.settings:  # what was read is read already
-            plain.arrays, plain.rows = self.train_set.arrays, self.train_set.rows
+        plain = self.plain_train()
 
         def sums(row: int) -> dict[Scale, np.ndarray]:
             with recorded() as found:

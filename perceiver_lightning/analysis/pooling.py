@@ -3,7 +3,7 @@
 Legend of shapes: B examples, A axes, I_a sizes of a grid, M elements, C channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,15 +15,24 @@ CELLS = 16  # along an axis
 BINS = 16  # of histograms
 
 
-def pooled(inputs: Mapping[str, Mapping[str, Any]]) -> Tensor:
-    """Features (B, F) of a batch's `inputs`, of all its modalities; of one that an example lacks they are 0.
+def pooled(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Features (B, F) of each modality of a batch's `inputs`; of one that an example lacks they are 0.
 
     Of a grid: means of equal parts of it (an example that is padded is divided where it is there), and each channel's
     deviation and maximum. Of elements with coordinates: histograms of their places along each axis, of their distances
     from the origin and from each other, how far they reach, and means and deviations of their content. Of tokens: how
     often each comes.
     """
-    return torch.cat([torch.stack(_of_part(part)) for _, part in sorted(inputs.items())], 1)
+    return {name: torch.stack(_of_part(part)) for name, part in inputs.items()}
+
+
+def joined(batches: Sequence[Mapping[str, Tensor]], widths: Mapping[str, int]) -> Tensor:
+    """Features (N, F) of all modalities of several batches; of one that a batch lacks, so many zeros."""
+    rows = []
+    for batch in batches:
+        count = len(next(iter(batch.values())))
+        rows.append(torch.cat([batch.get(name, torch.zeros(count, width)) for name, width in widths.items()], 1))
+    return torch.cat(rows)
 
 
 def _of_part(part: Mapping[str, Any]) -> list[Tensor]:

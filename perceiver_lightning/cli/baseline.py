@@ -6,7 +6,6 @@ Legend of shapes: N examples, F features, K outputs.
 """
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import Subset
 
-from perceiver_lightning.analysis.pooling import pooled
+from perceiver_lightning.analysis.pooling import joined, pooled
 from perceiver_lightning.analysis.runs import number
 from perceiver_lightning.cli.reports import path_as_typed
 from perceiver_lightning.errors import InputError
@@ -41,7 +40,7 @@ def run_baselines(task: Any, data: Any, folder: Path, config: dict[str, Any]) ->
     Raises:
         InputError: the task is none with one target an example.
     """
-    splits = dict(read_splits(task, data))
+    splits = read_splits(task, data)
     features_NF, targets = splits.pop("train")
     rows = []
     for name, model in models(targets.is_floating_point()).items():
@@ -49,7 +48,8 @@ def run_baselines(task: Any, data: Any, folder: Path, config: dict[str, Any]) ->
         row: dict[str, Any] = {"model": name}
         for split, (features, expected) in splits.items():
             metrics = task.make_metrics()
-            found = torch.from_numpy(model.predict(features)).float().reshape(len(features), -1)
+            dtype = expected.dtype if expected.is_floating_point() else torch.float32
+            found = torch.from_numpy(model.predict(features)).to(dtype).reshape(len(features), -1)
             metrics.update(as_predictions(found, expected), expected)
             row |= {f"{split}/{key}": float(value) for key, value in metrics.compute().items()}
         rows.append(row)
@@ -79,7 +79,7 @@ def models(numbers: bool) -> dict[str, Any]:
     }
 
 
-def read_splits(task: Any, data: Any) -> Iterator[tuple[str, tuple[np.ndarray, Tensor]]]:
+def read_splits(task: Any, data: Any) -> dict[str, tuple[np.ndarray, Tensor]]:
     """Features (N, F) and targets of train, validation and, where there is one, test."""
     data.prepare_data()
     data.setup("fit")
@@ -89,22 +89,25 @@ def read_splits(task: Any, data: Any) -> Iterator[tuple[str, tuple[np.ndarray, T
         splits.append("test")
     except InputError as error:
         print(f"without test: {error}", flush=True)
-    if hasattr(data, "make_set"):  # without what is done by chance in training
-        data.train_set = data.make_set(data.train_set.split, training=False)
-        data.train_set.prepare(data.skip_broken, data.cache is not None, data.cache_dir)
+    if hasattr(data, "plain_train"):
+        data.train_set = data.plain_train()
     if len(data.train_set) > MOST:
         rows = torch.randperm(len(data.train_set), generator=torch.Generator().manual_seed(0))[:MOST]
         data.train_set = Subset(data.train_set, rows.tolist())
+    features: dict[str, list[dict[str, Tensor]]] = {split: [] for split in splits}
+    targets: dict[str, list[Tensor]] = {split: [] for split in splits}
     for split in splits:
-        features, targets = [], []
         for batch in track(data.loader(split), f"Reading {split}", transient=True):
             batch = data.finish(batch, training=False)
-            own, first = by_example(pooled(batch["inputs"]), batch.get("example"))
-            features.append(own)
-            targets.append(task.metric_targets(task.targets(batch))[first])
-        if targets[0].ndim > 2:
-            raise InputError(f"baseline: expected one target an example, found {tuple(targets[0].shape[1:])}")
-        yield split, (torch.cat(features).double().numpy(), torch.cat(targets))
+            example, own = batch.get("example"), pooled(batch["inputs"])
+            features[split].append({name: by_example(rows, example)[0] for name, rows in own.items()})
+            first = by_example(next(iter(own.values())), example)[1]
+            targets[split].append(task.metric_targets(task.targets(batch))[first])
+            if targets[split][0].ndim > 2:
+                shape = tuple(targets[split][0].shape[1:])
+                raise InputError(f"baseline: expected one target an example, found targets of shape {shape}")
+    widths = {name: rows.shape[1] for own in features.values() for batch in own for name, rows in batch.items()}
+    return {split: (joined(features[split], widths).double().numpy(), torch.cat(targets[split])) for split in splits}
 
 
 def as_numbers(targets: Tensor, num_outputs: int) -> np.ndarray:

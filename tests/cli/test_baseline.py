@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datamodules import Digits
-from perceiver_lightning.analysis.pooling import pooled
+from perceiver_lightning.analysis.pooling import joined, pooled
 from perceiver_lightning.cli import main
 from perceiver_lightning.cli.baseline import STRENGTHS, run_baselines
 from perceiver_lightning.compare import main as compare
@@ -61,6 +61,7 @@ class Rows:
     def __init__(self, key: str, targets: torch.Tensor):
         self.key, self.targets = key, targets
         self.train_set = list(range(len(targets)))
+        self.content = targets
 
     def prepare_data(self):
         """Nothing."""
@@ -69,7 +70,7 @@ class Rows:
         """Nothing."""
 
     def loader(self, split):
-        content = self.targets[:, :1, None, None].expand(-1, 8, 8, 1)
+        content = self.content[:, :1, None, None].expand(-1, 8, 8, 1)
         return [{"inputs": {"image": {"content": content.float()}}, self.key: self.targets}]
 
     def finish(self, batch, training):
@@ -86,6 +87,12 @@ def test_numbers_and_several_labels(tmp_path):
     assert found["mean"]["val/rmse"] == pytest.approx(numbers.std(correction=0).item(), rel=1e-5)
     assert found["mean"]["test/r2"] == pytest.approx(0, abs=1e-5)
     assert found["nearest neighbour"]["test/mae"] == 0 and found["ridge"]["test/r2"] > 0.999
+    far = 1e9 + torch.arange(10.0, dtype=torch.float64)[:, None]  # float32 has steps of 64 there
+    task = RegressionTask(IMAGE, target_mean=[1e9 + 4.5], target_std=[3.0], **SMALL)
+    data = Rows("targets", far)
+    data.content = (far - 1e9).float()
+    run_baselines(task, data, tmp_path / "far", {})
+    assert results(tmp_path / "far")["ridge"]["test/mae"] < 0.1
     labels = torch.tensor([[1.0, 1], [0, 1], [1, 1], [0, 0]])
     task = ClassificationTask(IMAGE, 2, ["a", "b"], multilabel=True, **SMALL)
     run_baselines(task, Rows("labels", labels), tmp_path / "labels", {})
@@ -102,7 +109,7 @@ def test_what_is_masked_around_a_grid_changes_nothing(sizes, channels, seed):
     mask = torch.zeros(padded.shape[:-1], dtype=torch.bool)
     inside = (slice(None), *(slice(1, size + 1) for size in sizes))
     padded[inside], mask[inside] = content, True
-    alone, among = pooled({"x": {"content": content}}), pooled({"x": {"content": padded, "mask": mask}})
+    alone, among = pooled({"x": {"content": content}})["x"], pooled({"x": {"content": padded, "mask": mask}})["x"]
     torch.testing.assert_close(alone, among)
     assert alone.isfinite().all() and alone.std() > 0
 
@@ -113,21 +120,26 @@ def test_clouds_and_tokens_have_features_of_what_is_there(count, channels, sever
     places = torch.rand(1, count, 3, generator=generator) * 2 - 1
     content = torch.randn(1, count, channels, generator=generator)
     more = {"content": torch.cat([content, content + 9], 1), "mask": torch.arange(2 * count)[None] < count}
-    alone = pooled({"points": {"content": content, "positions": places if several else places[0]}})
+    alone = pooled({"points": {"content": content, "positions": places if several else places[0]}})["points"]
     places = torch.cat([places, places / 2], 1)
-    torch.testing.assert_close(alone, pooled({"points": {**more, "positions": places if several else places[0]}}))
+    among = pooled({"points": {**more, "positions": places if several else places[0]}})["points"]
+    torch.testing.assert_close(alone, among)
     histograms = alone[0, : 16 * 5].view(5, 16)
     torch.testing.assert_close(histograms.sum(1), torch.ones(5))
     tokens = torch.randint(0, 7, (2, count), generator=generator)
-    torch.testing.assert_close(pooled({"text": {"content": tokens}}).sum(1), torch.ones(2))
-    assert pooled({"text": {"content": tokens}})[0, 3] == (tokens[0] == 3).float().mean()
+    counts = pooled({"text": {"content": tokens}})["text"]
+    torch.testing.assert_close(counts.sum(1), torch.ones(2))
+    assert counts[0, 3] == (tokens[0] == 3).float().mean()
 
 
 def test_an_example_without_a_modality_has_zeros():
     nothing = torch.zeros(1, 2, 2, dtype=torch.bool)
-    assert pooled({"x": {"content": torch.ones(1, 2, 2, 3), "mask": nothing}}).count_nonzero() == 0
+    assert pooled({"x": {"content": torch.ones(1, 2, 2, 3), "mask": nothing}})["x"].count_nonzero() == 0
     cloud = {"content": torch.ones(1, 4, 1), "positions": torch.ones(4, 2), "mask": nothing.view(1, 4)}
-    assert pooled({"x": cloud}).count_nonzero() == 0
+    assert pooled({"x": cloud})["x"].count_nonzero() == 0
+    batches = [{"a": torch.ones(2, 3)}, {"b": torch.ones(1, 2)}, {"a": torch.ones(1, 3), "b": torch.ones(1, 2)}]
+    expected = [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 1, 1], [1, 1, 1, 1, 1]]
+    assert joined(batches, {"a": 3, "b": 2}).tolist() == expected
 
 
 def test_compare_shows_them_beside_the_runs_of_their_name(run, capsys):
