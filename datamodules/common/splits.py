@@ -17,7 +17,7 @@ from perceiver_lightning.errors import InputError, require
 
 Named = TypeVar("Named")
 
-# What folders, files and folds of a split are called, in words of small letters.
+# Names of folders, files and folds that mean a split, in lower case.
 SPLIT_WORDS = {
     "train": r"train(ing|val)?|trn",
     "val": r"val(id(ation)?)?|dev(el(opment)?)?",

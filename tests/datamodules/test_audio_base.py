@@ -237,3 +237,13 @@ def test_what_cannot_be_is_said(options, sentence):
             AudioTable("nowhere.csv", label_separator=",", num_classes=2, balanced_sampling=True)
         else:
             absent(**options)
+
+
+@pytest.mark.parametrize("rate, window, hop", [(16000, 512, 160), (8000, 256, 80), (44100, 1411, 441)])
+def test_windows_and_hops_may_be_seconds(rate, window, hop):
+    sound = torch.randn(1, rate, 1)
+    seconds, samples = Spectrogram(40, 0.032, 0.01), Spectrogram(40, window, hop)
+    by_seconds, by_samples = (one.log_mel(rate, 4)(sound) for one in (seconds, samples))
+    assert torch.equal(by_seconds, by_samples) and by_seconds.shape == (1, 100, 40, 1)
+    with pytest.raises(InputError, match="hop: expected a whole number of samples, or below 1 so many seconds"):
+        Spectrogram(40, 400, 160.5).log_mel(rate, 4)
