@@ -35,7 +35,7 @@ from perceiver_lightning.cli.carried import log_for
 from perceiver_lightning.cli.commands import CommandTrainer
 from perceiver_lightning.cli.facts import fill_in_facts, link_facts
 from perceiver_lightning.cli.messages import in_words, tell, wrapped
-from perceiver_lightning.cli.parser import Parser, check_settings, look_ahead, once_each
+from perceiver_lightning.cli.parser import Parser, check_modes, check_settings, look_ahead, once_each
 from perceiver_lightning.cli.reports import (
     how_to_resume,
     next_commands,
@@ -213,6 +213,7 @@ class CLI(OpenCLI):
             return [Together(), DataLine(), PredictionWriter(self.output), *explain]
         if self.subcommand != "fit":
             return [Together(), DataLine()]
+        check_modes(asked, self.model)
         without: tuple[type, ...] = (BestAndLast,) if config["enable_checkpointing"] is False else ()
         if asked.early_stopping.patience is None:
             without = (*without, Patience)

@@ -156,6 +156,25 @@ def check_settings(config: Any) -> None:
         check_nulls(key, config.get(key))
 
 
+def check_modes(config: Any, task: Any) -> None:
+    """Raise an InputError where the best is chosen in the wrong direction: then the worst would be kept.
+
+    Args:
+        config: of `fit`, as it was parsed.
+        task: made of it; its metrics say which direction is better.
+    """
+    for key in ("checkpoint", "early_stopping") if hasattr(task, "metrics") else ():
+        monitor, mode = config[key].monitor or "", config[key].mode
+        split, _, name = monitor.partition("/")
+        known = dict(task.metrics[split].items()) if split in task.metrics else {}
+        metric = known.get(name)
+        higher = getattr(getattr(metric, "wrapped_metric", metric), "higher_is_better", None)
+        higher = False if name == "loss" else higher
+        better = {True: "max", False: "min", None: mode}[higher]
+        expected = f"{better}, as {'higher' if higher else 'lower'} is better for {monitor}"
+        require(mode == better, f"{key}.mode", expected, mode)
+
+
 def once_each(trainer: Any) -> None:
     """Leave out what is twice: `logger+` in a config appends once more to what a checkpoint remembers."""
     for key in ("logger", "callbacks"):
