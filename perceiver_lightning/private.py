@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import ArgumentParser
 from jsonargparse._loaders_dumpers import get_yaml_default_loader, yaml_load
@@ -77,6 +77,16 @@ def type_of(action: Any) -> Any:
 def yaml_loader() -> Any:
     """The class by which jsonargparse reads YAML: another one than PyYAML's tells what is a number."""
     return get_yaml_default_loader()
+
+
+def whole_numbers_first(parser: ArgumentParser) -> None:
+    """Have a parser take `1` for a whole number where a float would do: one batch, not all (`limit_train_batches`).
+
+    jsonargparse takes the first type that fits, and Lightning names float first.
+    """
+    for action in actions(parser):
+        if set(get_args(type_of(action))) == {int, float, type(None)}:
+            action._typehint = int | float | None
 
 
 def yaml_value(text: str) -> Any:

@@ -32,6 +32,7 @@ from perceiver_lightning.private import (
     OpenTensorBoard,
     OpenWandb,
     OpenWriter,
+    whole_numbers_first,
 )
 
 HOME = Path(private.__file__).parent
@@ -368,3 +369,13 @@ def test_yaml_is_read_as_jsonargparse_reads_it():
     assert parser.parse_args(["--free=[1e-3]"]).free == [0.001]
     with pytest.raises(yaml.YAMLError):
         private.yaml_value("[a")
+
+
+@pytest.mark.parametrize("text, expected", [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("null", None)])
+def test_a_whole_number_stays_one_where_a_float_would_do(text, expected):
+    parser = ArgumentParser()
+    parser.add_class_arguments(Trainer, "trainer")
+    whole_numbers_first(parser)
+    found = parser.parse_args([f"--trainer.limit_train_batches={text}"]).trainer.limit_train_batches
+    assert found == expected and type(found) is type(expected)
+    assert parser.parse_string(f"trainer: {{limit_train_batches: {text}}}").trainer.limit_train_batches == expected

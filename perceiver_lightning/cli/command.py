@@ -47,7 +47,7 @@ from perceiver_lightning.cli.resume import Memory, check_resumable, nothing_trai
 from perceiver_lightning.cli.unused import Unreached, without_effect
 from perceiver_lightning.clock import time_spent
 from perceiver_lightning.errors import InputError
-from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step
+from perceiver_lightning.private import OpenCLI, actions, log_at_the_last_step, whole_numbers_first
 from perceiver_lightning.tasks import PerceiverTask
 from perceiver_lightning.training.checkpoints import BestAndLast, ConfigWins, KeepConfig
 from perceiver_lightning.training.explain import Explain
@@ -120,6 +120,7 @@ class CLI(OpenCLI):
             }
         )
         link_facts(parser, task)
+        whole_numbers_first(parser)
 
     def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """Where `predict` writes; the model that `check` does not need."""

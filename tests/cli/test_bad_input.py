@@ -341,3 +341,25 @@ def test_a_datamodule_of_ones_own_that_breaks_the_contract(what, sentence, capsy
 
 def test_arrays_of_float64_are_taken():
     main(["fit", "--config=tiny.yaml", f"--data={__name__}.Odd", "--data.init_args.what=numpy"])
+
+
+@pytest.mark.parametrize(
+    "given, found",
+    [
+        (["--checkpoint.mode=min"], "checkpoint.mode: expected max, as higher is better for val/accuracy, found min"),
+        (["--checkpoint.monitor=val/loss"],
+         "checkpoint.mode: expected min, as lower is better for val/loss, found max"),
+        (["--checkpoint.monitor=val/calibration_error"],
+         "checkpoint.mode: expected min, as lower is better for val/calibration_error, found max"),
+        (["--early_stopping.monitor=train/loss"],
+         "early_stopping.mode: expected min, as lower is better for train/loss, found max"),
+    ],
+)  # fmt: skip
+def test_the_worst_is_never_taken_for_the_best(here, capsys, given, found):
+    assert fails(capsys, "fit", "--config=tiny.yaml", *given) == found
+    assert not (here / "runs").exists()
+
+
+def test_one_batch_is_one_batch(here):
+    one = main(["fit", "--config=tiny.yaml", "--trainer.limit_train_batches=1", "--trainer.max_epochs=1"])
+    assert one.trainer.global_step == 1
