@@ -20,6 +20,7 @@ from perceiver_lightning.names import composed
 log = logging.getLogger(__name__)
 
 MISSING = frozenset({"", "nan", "<na>", "n/a", "#n/a"})  # what programs write where a cell has no value
+FOLD_COLUMNS = frozenset({"fold", "split", "subset", "partition"})  # usual names
 MISSING_FOLDS = MISSING | {"none", "null"}
 
 
@@ -141,7 +142,12 @@ class InTables:
         wanted = [self.path_column, self.label_column if labelled else None, fold_column]
         lines = []
         listed: dict[str, dict[str, list[str]]] = {}
-        for line in read_csv(path, [column for column in wanted if column is not None]):
+        rows = read_csv(path, [column for column in wanted if column is not None])
+        if not self.table.is_dir() and fold_column is None:
+            for column in (column for column in rows[0] if column.lower() in FOLD_COLUMNS):
+                unused = f"{path}: the column {column} is not used; with fold_column: {column} it would say the splits"
+                say_once(log, ("folds", path, column), unused)
+        for line in rows:
             name, text = line[self.path_column], line.get(self.label_column)
             require(name.strip() != "", str(path), f"a path in each line ({self.path_column})", "a line without")
             whole = os.path.abspath(path.parent / name)

@@ -8,11 +8,12 @@ from perceiver_lightning.analysis.runs import Run, flat
 from perceiver_lightning.errors import InputError
 from perceiver_lightning.yaml_text import load
 
+DATA = ("data.class_path", "data.root", "data.table")  # which data they are
 FOLDER = "baseline"  # in the folder of all runs; in it one for each name
 
 
 def baselines(runs: Sequence[Run]) -> list[Run]:
-    """The baselines of the names of these runs: each model as a run of one step, without curves.
+    """The baselines of the names of these runs, on their data: each model as a run of one step, without curves.
 
     Each has the configuration of the first such run, but for its data, which are those it was trained on.
 
@@ -37,4 +38,6 @@ def _read(folder: Path, run: Run) -> list[Run]:
             }
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file}: expected what `baseline` writes, found {error!r}") from error
+    if any(config.get(key) != run.config.get(key) for key in DATA):
+        return []
     return [Run(f"{FOLDER}: {model}", folder, run.config | config, metrics) for model, metrics in found.items()]

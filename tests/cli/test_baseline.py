@@ -150,6 +150,12 @@ def test_compare_shows_them_beside_the_runs_of_their_name(run, capsys):
     assert "baseline:" in said and "ridge" in said and "test/accuracy" in said
     page = (run.parents[2] / "page.html").read_text()
     assert "baseline: nearest neighbour" in page and page.count("tiny/version_0") >= 1
+    kept = run.parents[1] / "baseline" / "tiny" / "config.yaml"
+    whole = kept.read_text()
+    kept.write_text(whole.replace("datamodules.Digits", "datamodules.ImageFolder"))  # of other data
+    compare([str(run), "--output=curves.png"])
+    assert "baseline" not in capsys.readouterr().out
+    kept.write_text(whole)
     (run.parents[1] / "baseline" / "tiny" / "metrics.csv").write_text("model,test/accuracy\nridge,much\n")
     with pytest.raises(SystemExit):
         compare([str(run)])

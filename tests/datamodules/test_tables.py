@@ -284,3 +284,13 @@ def test_a_table_with_zeros_is_refused(tmp_path):
     table.write_bytes(codecs.BOM_UTF16_LE + b"a")
     with pytest.raises(InputError, match=f"^{table}: expected "):
         WordTable(str(table))
+
+
+def test_a_column_of_folds_that_is_not_used_is_told(tmp_path, said):
+    table = write(tmp_path, {"train": 20, "test": 20})
+    assert sizes(table, fold_column=None) != {"train": 18, "val": 2, "test": 20}
+    line = f"{table}: the column fold is not used; with fold_column: fold it would say the splits"
+    assert [record.getMessage() for record in said.records].count(line) == 1
+    said.clear()
+    sizes(table)
+    assert line not in said.text
